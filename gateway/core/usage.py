@@ -1,0 +1,56 @@
+"""What a request used, in one shape for all dialects.
+
+Totals include their parts, as OpenAI counts: `input_tokens` includes cached, cache-write, audio and image input;
+`output_tokens` includes reasoning, audio and image output. Dialects that count otherwise (Anthropic's input excludes the
+cache, Gemini's candidates exclude thoughts) are brought into this shape where they are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+
+
+class Basis(StrEnum):
+    """Where a usage comes from: the upstream's own report, our count of what was delivered, or a bound."""
+
+    REPORTED = "reported"
+    COUNTED = "counted"
+    ESTIMATED = "estimated"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens (and seconds, images, characters, calls) of one request; every field a non-negative integer."""
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0  # the part of cache_write_tokens that is kept for an hour (Anthropic)
+    input_audio_tokens: int = 0
+    cached_input_audio_tokens: int = 0
+    input_image_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    output_audio_tokens: int = 0
+    output_image_tokens: int = 0
+    audio_ms: int = 0  # transcription billed by duration
+    characters: int = 0  # speech billed by the character
+    images: int = 0  # images billed by the piece
+    tool_calls: tuple[tuple[str, int], ...] = ()  # server tools with a fee: (name, count)
+    service_tier: str | None = None
+    reported_cost_picousd: int | None = None  # a cost the upstream reports of itself: recorded, not charged
+
+    def with_output(self, output_tokens: int) -> Usage:
+        """The same usage with another number of output tokens."""
+        return replace(self, output_tokens=output_tokens)
+
+    def as_members(self) -> dict[str, object]:
+        """JSON members: the four principal figures always, the others where they are not zero."""
+        always = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+        members: dict[str, object] = {name: getattr(self, name) for name in always}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in members and value:
+                members[field.name] = dict(value) if field.name == "tool_calls" else value
+        return members

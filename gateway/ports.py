@@ -1,0 +1,116 @@
+"""What the flows need of the outside, as protocols, and the frozen bundle of them.
+
+Every implementation speaks a real protocol (Redis, gRPC, HTTP). Failures of the outside are raised as
+`errors.Unavailable` with the code of the port (store_unavailable, lightning_unavailable); refusals are values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.holds import (
+    Balance,
+    Credited,
+    Debited,
+    Extended,
+    HoldRecord,
+    Placed,
+    PlaceHold,
+    Posted,
+    Refused,
+    Renewed,
+)
+from gateway.core.money import Rate, Unit
+
+
+class Ledger(Protocol):
+    """The steps of LEDGER.md. Each is one atomic step, idempotent by its id. Raises Unavailable when the outcome is unknown:
+    after an unknown `place` the caller voids the id."""
+
+    async def place(self, hold: PlaceHold) -> Placed | Refused: ...
+    async def extend_to(self, hold_id: str, total: int) -> Extended | Refused: ...
+    async def checkpoint(self, hold_id: str, earned: int) -> Renewed | Refused: ...
+    async def shrink_to(self, hold_id: str, total: int) -> Extended | Refused: ...
+    async def post(self, hold_id: str, cost: int, *, account: str, outcome: bytes = b"") -> Posted | Refused: ...
+    async def void(self, hold_id: str, *, account: str, outcome: bytes = b"") -> Posted | Refused: ...
+    async def expire(self, hold_id: str) -> Posted | Refused: ...
+    async def credit(
+        self, credit_id: str, account: str, amount: int, *, unit: Unit, rate: Rate, source: str, cause: str = "payment"
+    ) -> Credited | Refused: ...
+    async def debit(self, debit_id: str, account: str, amount: int, *, cause: str) -> Debited | Refused: ...
+    async def revoke(self, token_id: str, account: str) -> None: ...
+    async def balance(self, account: str) -> Balance | None: ...
+    async def hold(self, hold_id: str) -> HoldRecord | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """An invoice of our node. `payment_hash` is 32 bytes; times are unix seconds."""
+
+    payment_request: str
+    payment_hash: bytes
+    amount_msat: int
+    memo: str
+    created_at_s: int
+    expires_at_s: int
+    state: str = "open"  # open | settled | canceled | accepted (a hold invoice paid but not settled)
+    paid_msat: int = 0
+    settled_at_s: int | None = None
+    settle_index: int = 0
+    add_index: int = 0
+    preimage: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRequest:
+    """A decoded BOLT11 invoice of somebody else. `amount_msat` None where it names none."""
+
+    payment_hash: bytes
+    destination: str
+    amount_msat: int | None
+    expires_at_s: int
+    final_cltv_delta: int
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """An outgoing payment. `state`: in_flight | succeeded | failed | unknown (the node knows nothing of it)."""
+
+    payment_hash: bytes
+    state: str
+    amount_msat: int = 0
+    fee_msat: int = 0
+    preimage: bytes = b""
+    failure: str = ""
+
+
+class LightningNode(Protocol):
+    """A Lightning node. Raises Unavailable(lightning_unavailable) when it cannot be reached in time."""
+
+    async def add_invoice(self, *, amount_msat: int, memo: str, expiry_s: int) -> Invoice: ...
+    async def lookup_invoice(self, payment_hash: bytes) -> Invoice | None: ...
+    async def cancel_invoice(self, payment_hash: bytes) -> None: ...
+    def settled_invoices(self, *, after_settle_index: int) -> AsyncIterator[Invoice]: ...
+    async def list_invoices(self, *, after_add_index: int, most: int) -> Sequence[Invoice]: ...
+    async def decode(self, payment_request: str) -> PaymentRequest: ...
+    async def pay(
+        self,
+        payment_request: str,
+        *,
+        amount_msat: int | None,
+        fee_limit_msat: int,
+        timeout_s: int,
+        cltv_limit: int,
+    ) -> Payment: ...
+    async def track(self, payment_hash: bytes) -> Payment: ...
+    async def identity(self) -> str: ...
+    async def close(self) -> None: ...
+
+
+class Rates(Protocol):
+    """BTC/USD. `current` never waits: None when there is no fresh rate."""
+
+    def current(self) -> Rate | None: ...
