@@ -1,0 +1,89 @@
+"""Which headers cross the relay, in both directions (API.md, "What goes up", "What comes back").
+
+Up: everything but hop-by-hop, addresses of the way here, our own, and every form of credential. Down: everything but
+hop-by-hop and what would let an upstream act on the origin that the dashboard shares.
+"""
+
+from __future__ import annotations
+
+from gateway.core.operations import Dialect
+
+Headers = list[tuple[bytes, bytes]]
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",
+        b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
+CREDENTIALS = frozenset(
+    {b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key", b"macaroon", b"grpc-metadata-macaroon"}
+)
+NOT_UP = (
+    HOP_BY_HOP
+    | CREDENTIALS
+    | {b"host", b"accept-encoding", b"cookie", b"forwarded", b"content-length", b"expect", b"x-bolthub-credit", b"x-real-ip"}
+)
+NOT_DOWN = HOP_BY_HOP | {
+    b"set-cookie", b"set-cookie2", b"clear-site-data", b"service-worker-allowed", b"content-security-policy",
+    b"x-content-type-options", b"www-authenticate", b"alt-svc", b"strict-transport-security",
+}  # fmt: skip
+# Dashboard and relay share an origin: what an upstream sends must never run there.
+ALWAYS_DOWN: Headers = [(b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff")]
+CREDENTIAL_QUERY_KEYS = frozenset({"key", "api_key", "access_token"})
+
+
+def headers_up(headers: Headers) -> Headers:
+    """The request's headers that go up; framing, Host and our own are added by the caller."""
+    named = _named_by_connection(headers)
+    return [
+        pair
+        for pair in headers
+        if (name := pair[0]) not in NOT_UP
+        and not name.startswith((b"farebox-", b"x-forwarded-"))
+        and (not named or name not in named)
+    ]
+
+
+def headers_down(headers: Headers, request_id: bytes) -> Headers:
+    """The answer's headers that come back, with ours."""
+    kept = [pair for pair in headers if pair[0] not in NOT_DOWN and not pair[0].startswith(b"farebox-")]
+    kept += ALWAYS_DOWN
+    kept.append((b"farebox-request-id", request_id))
+    return kept
+
+
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    """Headers that `Connection` names are hop-by-hop too (RFC 9110, 7.6.1)."""
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in {b"keep-alive", b"close"}:
+            return frozenset(part.strip().lower() for part in value.split(b","))
+    return frozenset()
+
+
+def key_header(dialect: Dialect, api_key: str) -> Headers:
+    """Our own credential, as the upstream's dialect wants it."""
+    if not api_key:
+        return []
+    if dialect is Dialect.ANTHROPIC:
+        return [(b"x-api-key", api_key.encode())]
+    if dialect is Dialect.GEMINI:
+        return [(b"x-goog-api-key", api_key.encode())]
+    return [(b"authorization", b"Bearer " + api_key.encode())]
+
+
+def header_value(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of a header; names are lower case."""
+    for candidate, value in headers:
+        if candidate == name:
+            return value
+    return None
+
+
+def query_up(query: bytes) -> bytes:
+    """The query without credentials, byte for byte otherwise."""
+    if b"=" not in query:
+        return query
+    names = tuple(name.encode() for name in CREDENTIAL_QUERY_KEYS)
+    kept = [part for part in query.split(b"&") if part.partition(b"=")[0].lower() not in names]
+    return b"&".join(kept)
