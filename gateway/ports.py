@@ -114,3 +114,16 @@ class Rates(Protocol):
     """BTC/USD. `current` never waits: None when there is no fresh rate."""
 
     def current(self) -> Rate | None: ...
+
+
+class System(Protocol):
+    """Clock and randomness of this machine."""
+
+    def now_s(self) -> float: ...
+    def token_hex(self, n_bytes: int) -> str: ...
+
+
+class Spool(Protocol):
+    """Where postings wait that the store could not take: bounded, fsynced, replayed by id."""
+
+    def put(self, hold_id: str, account: str, cost: int, outcome: bytes) -> None: ...

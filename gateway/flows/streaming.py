@@ -1,0 +1,288 @@
+"""A stream that is metered while it flows: never a token above what was paid, and no waiting while the money lasts.
+
+Every read of the upstream passes `_arrive`, called from the socket itself: the reader tells how many output tokens the
+stream has brought at most, and while the hold has bought as many, the piece goes out at once. Near the end of the hold more
+is reserved ahead of need; where the money ends, the piece is cut to the events that still fit and the upstream is closed.
+
+Invariants: nothing is forwarded that the hold does not pay; nothing is forwarded after the last acknowledged renewal plus
+the hold's lifetime less a margin, by our own monotonic clock; `finished` is set exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.core.errors import Unavailable
+from gateway.core.holds import Extended, Refused
+from gateway.core.metering import StreamReader
+from gateway.core.terms import HoldPolicy, Terms, ceiling_tokens
+from gateway.core.usage import Basis, Usage
+from gateway.ports import Ledger
+
+# A worker forwards nothing in the last part of a hold's life: the sweeper may be expiring it.
+RENEWAL_MARGIN_S = 3.0
+
+
+class Source(Protocol):
+    """The upstream's side of a stream."""
+
+    complete: bool
+    failure: str | None
+
+    def stream(self, sink: Callable[[bytes], None], ended: Callable[[], None]) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Sink(Protocol):
+    """The client's side of a stream."""
+
+    gone: bool
+    blocked_since: float | None
+
+    def write(self, data: bytes) -> bool: ...
+    def cut_off(self) -> None: ...
+
+
+class MeteredStream:
+    """One running stream. After `finished`: `cut` (None, "credit", "budget" or "cap"), `failure`, `tail`."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        sink: Sink,
+        reader: StreamReader,
+        ledger: Ledger,
+        hold_id: str,
+        terms: Terms,
+        granted: int,
+        policy: HoldPolicy,
+        count_input: Callable[[], int],
+        drain_on_disconnect: bool = False,
+    ) -> None:
+        self.reader = reader
+        self.terms = terms
+        self.granted = granted
+        self.cut: str | None = None
+        self.failure: str | None = None
+        self.tail = b""
+        self._source, self._sink, self._ledger = source, sink, ledger
+        self._hold_id, self._policy, self._count_input = hold_id, policy, count_input
+        self._drain_on_disconnect = drain_on_disconnect
+        self._loop = asyncio.get_running_loop()
+        self.finished: asyncio.Future[None] = self._loop.create_future()
+        self._paid_tokens = terms.tokens_bought(granted)
+        self._most_tokens = ceiling_tokens(terms.facts, policy)
+        self._step_tokens = policy.first_step_tokens
+        self._exhausted = False  # the last extension brought less than asked
+        self._extending: asyncio.Task[None] | None = None
+        self._checkpointing: asyncio.Task[None] | None = None
+        self._held: bytes | None = None  # a piece that waits for money
+        self._upstream_over = False
+        self._gone = False
+        now = self._loop.time()
+        self._renewed_at = now
+        self._checkpoint_at = now  # the first one, at the first tick, is the price of the input
+        self.last_data_at = now
+
+    def start(self) -> None:
+        """Begin to forward. Call once."""
+        self._source.stream(self._arrive, self._upstream_ended)
+
+    # What the upstream brings.
+
+    def _arrive(self, data: bytes) -> None:
+        self.last_data_at = self._loop.time()
+        piece = self.reader.feed(data)
+        if piece.tail:
+            self.tail += piece.tail
+        if piece.forward:
+            self._offer(piece.forward)
+
+    def _offer(self, forward: bytes) -> None:
+        if self._held is not None:  # cannot happen while the source is paused, but must not be lost if it does
+            self._held += forward
+            return
+        bound = self.reader.output_bound()
+        if bound > self._paid_tokens and self.reader.count() > self._paid_tokens:
+            self._held = forward
+            self._source.pause()
+            self._extend()
+            return
+        if self.last_data_at > self._renewed_at + self._policy.hold_lifetime_s - RENEWAL_MARGIN_S:
+            self.reader.fit(forward, 0)
+            self._stop("lease")
+            return
+        self._forward(forward)
+        if bound > self._paid_tokens - self._step_tokens // 2 and not self._exhausted and self._extending is None:
+            self._extend_if_near()
+
+    def _forward(self, forward: bytes) -> None:
+        if not self._gone and not self._sink.write(forward):
+            self._source.pause()
+
+    def drained(self) -> None:
+        """The client has caught up."""
+        if self._held is None:
+            self._source.resume()
+
+    def client_gone(self) -> None:
+        """The client has hung up: it pays for what was delivered, or for all where the upstream bills regardless."""
+        self._gone = True
+        if self._drain_on_disconnect:
+            self._source.resume()
+            return
+        if self._held is not None:
+            self.reader.fit(self._held, 0)
+            self._held = None
+        self._source.abort()
+        self._finish()
+
+    def _upstream_ended(self) -> None:
+        self._upstream_over = True
+        if self._held is None:
+            self._close_reader()
+
+    def _close_reader(self) -> None:
+        piece = self.reader.close()
+        self.tail += piece.tail
+        if piece.forward:
+            self._offer(piece.forward)
+            if self._held is not None or self.finished.done():
+                return
+        if not self._source.complete:
+            self.failure = self._source.failure or "the upstream broke off"
+        self._finish()
+
+    # Money.
+
+    def _extend_if_near(self) -> None:
+        if self.reader.count() > self._paid_tokens - self._step_tokens // 2 and self._paid_tokens < self._most_tokens:
+            self._extend()
+
+    def _extend(self) -> None:
+        if self._extending is None:
+            self._extending = self._loop.create_task(self._extend_hold())
+
+    async def _extend_hold(self) -> None:
+        """Reserve the next step, then let go what waited for it, or cut."""
+        try:
+            if self._paid_tokens < self._most_tokens:
+                self._step_tokens = min(self._step_tokens * 2, self._policy.greatest_step_tokens)
+                want = min(max(self.reader.count(), self._paid_tokens) + self._step_tokens, self._most_tokens)
+                await self._reserve(self.terms.bound(want))
+            if self._held is not None and self.reader.count() > self._paid_tokens:
+                self._count_input_exactly()
+        except Unavailable:
+            if self._held is not None:
+                self._extending = None
+                self._cut_held("store")
+            return
+        finally:
+            self._extending = None
+        self._release_held()
+
+    async def _reserve(self, total: int) -> None:
+        answer = await self._ledger.extend_to(self._hold_id, total)
+        match answer:
+            case Extended(granted=granted):
+                self._exhausted = granted < total
+                self.granted = max(granted, self.granted)
+                self._paid_tokens = max(self.terms.tokens_bought(self.granted), self._paid_tokens)
+            case Refused():
+                self._exhausted = True
+
+    def _count_input_exactly(self) -> None:
+        """The bytes of a request bound its tokens loosely; where the money ends, the difference buys output."""
+        self.terms = self.terms.with_input(self._count_input())
+        self._paid_tokens = max(self.terms.tokens_bought(self.granted), self._paid_tokens)
+
+    def _release_held(self) -> None:
+        held = self._held
+        if held is None or self.finished.done():
+            return
+        if self.reader.count() > self._paid_tokens:
+            self._cut_held("credit" if self._paid_tokens < self._most_tokens else "cap")
+            return
+        self._held = None
+        self._forward(held)
+        if self._upstream_over:
+            self._close_reader()
+        elif self._sink.blocked_since is None or self._gone:
+            self._source.resume()
+
+    def _cut_held(self, why: str) -> None:
+        held, self._held = self._held or b"", None
+        fits = self.reader.fit(held, self._paid_tokens)
+        if fits and not self._gone:
+            self._sink.write(fits)
+        self._stop(why)
+
+    def _stop(self, why: str) -> None:
+        """End the stream here: the upstream at once, the client by the dialect's own closing events."""
+        if self.finished.done():
+            return
+        self._source.abort()
+        if why in {"credit", "budget", "cap"}:
+            self.cut = why
+            self.tail = self.reader.closing()
+        else:
+            self.failure = why
+            self.tail = b""
+        self._finish()
+
+    def _finish(self) -> None:
+        if not self.finished.done():
+            self.finished.set_result(None)
+
+    # Time.
+
+    def tick(self, now: float, *, read_timeout_s: float, stalled_reader_s: float) -> None:
+        """Called about once a second while the stream runs: checkpoints, stalls, readers that take nothing."""
+        if self.finished.done():
+            return
+        blocked_since = self._sink.blocked_since
+        if blocked_since is not None and now - blocked_since > stalled_reader_s:
+            self._sink.cut_off()
+            self.client_gone()
+            return
+        if blocked_since is None and self._held is None and now - self.last_data_at > read_timeout_s:
+            self._stop("the upstream stalled")
+            return
+        if now >= self._checkpoint_at and self._checkpointing is None:
+            self._checkpoint_at = now + self._policy.checkpoint_interval_s
+            self._checkpointing = self._loop.create_task(self._checkpoint(now))
+
+    async def _checkpoint(self, now: float) -> None:
+        try:
+            answer = await self._ledger.checkpoint(self._hold_id, self.earned())
+            if isinstance(answer, Refused):
+                self._stop("the hold is no longer open")
+            else:
+                self._renewed_at = now
+        except Unavailable:
+            return  # tried again at the next tick; past the hold's life nothing is forwarded
+        finally:
+            self._checkpointing = None
+
+    def earned(self) -> int:
+        """What was delivered so far is worth, at most what is held."""
+        usage, _ = self.usage()
+        return min(self.terms.amount(usage), self.granted)
+
+    def usage(self) -> tuple[Usage, Basis]:
+        """What the stream used so far: reported where the upstream has said so, else counted."""
+        reported = self.reader.reported
+        known_input = reported is not None and reported.input_tokens > 0
+        bound = self.terms.facts.input_bound_tokens
+        return self.reader.usage(input_bound_tokens=bound if known_input else min(bound, self._count_input()))
+
+    async def settle_tasks(self) -> None:
+        """Wait until no extension or checkpoint is under way, so that the post is the last word."""
+        tasks = [task for task in (self._extending, self._checkpointing) if task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
