@@ -26,6 +26,7 @@ class Problem(Exception):
         param: str | None = None,
         members: Mapping[str, Any] | None = None,
         retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -33,6 +34,8 @@ class Problem(Exception):
         self.param = param
         self.members: dict[str, Any] = dict(members or {})
         self.retry_after_s = retry_after_s
+        # Headers that the answer carries besides the common ones: `www-authenticate` of a challenge, first in the response.
+        self.headers: dict[str, str] = dict(headers or {})
 
 
 class PaymentRequired(Problem):
@@ -111,3 +114,7 @@ class Unavailable(Problem):
     """503: our own fault. Codes: store_unavailable, lightning_unavailable, rate_unavailable, draining, frozen."""
 
     status, code, title = 503, "store_unavailable", "Service unavailable"
+
+
+class OutcomeUnknown(Unavailable):
+    """503: the connection was lost after the step had been written. It may have happened: `void(id)`, or the same id again."""
