@@ -6,10 +6,11 @@ Every implementation speaks a real protocol (Redis, gRPC, HTTP). Failures of the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.core.headers import Headers
 from gateway.core.holds import (
     Balance,
     Credited,
@@ -127,3 +128,38 @@ class Spool(Protocol):
     """Where postings wait that the store could not take: bounded, fsynced, replayed by id."""
 
     def put(self, hold_id: str, account: str, cost: int, outcome: bytes) -> None: ...
+
+
+class Answer(Protocol):
+    """An upstream's answer, its head already read. After the end `complete` is true, or `failure` says why it is not."""
+
+    status: int
+    headers: Headers
+    complete: bool
+    failure: str | None
+
+    async def read_up_to(self, limit_bytes: int) -> bytes | None: ...
+    def stream(self, sink: Callable[[bytes], None], ended: Callable[[], None]) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """What goes up. `headers` are the client's that may pass; the adapter adds Host, framing and our own credential."""
+
+    upstream: str
+    method: str
+    path: str
+    query: bytes
+    headers: Headers
+    body: bytes
+    upload: AsyncIterator[bytes] | None = None
+    upload_bytes: int = 0  # of the whole body, 0 where the client sends it in chunks
+
+
+class Upstreams(Protocol):
+    """The configured upstreams. Raises UpstreamFailed or UpstreamTimeout before the answer's head has come."""
+
+    async def open(self, request: UpstreamRequest) -> Answer: ...

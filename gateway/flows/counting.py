@@ -1,0 +1,112 @@
+"""Counting what the upstream did not report, and judging what it did.
+
+Counted figures are marked `counted`. Large texts are counted off the event loop: 100 KB take 5 ms, in which every other
+stream of this worker would stand still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.core.answers.registry import answer_text, usage_of_answer
+from gateway.core.facts import RequestFacts
+from gateway.core.input_text import input_text
+from gateway.core.metering import StreamReader, TextCounter
+from gateway.core.operations import Operation
+from gateway.core.routing import Match
+from gateway.core.usage import Basis, Usage
+
+# Above this the counting of a text leaves the event loop.
+LARGE_TEXT_BYTES = 16 * 1024
+# What these cost stands in the request; there is no text to count.
+_PRICED_BY_REQUEST = frozenset({Operation.RAW, Operation.SPEECH, Operation.IMAGES_GENERATIONS, Operation.IMAGES_EDITS})
+_NO_OUTPUT = frozenset({Operation.EMBEDDINGS, Operation.EMBED})
+
+
+class Counted(Protocol):
+    """What of an admitted request matters for counting."""
+
+    match: Match
+    facts: RequestFacts
+    provider: str | None
+
+
+class Running(Protocol):
+    """What of a stream matters for judging its usage."""
+
+    reader: StreamReader
+    cut: str | None
+
+    def usage(self) -> tuple[Usage, Basis]: ...
+
+
+class Counting:
+    """Counts by the vocabulary of each model. `counters` gives the counter for a model and its provider."""
+
+    def __init__(self, counters: Callable[[str, str | None], TextCounter]) -> None:
+        self._counters = counters
+
+    def counter(self, request: Counted) -> TextCounter:
+        """The counter of the request's model."""
+        return self._counters(request.facts.model, request.provider)
+
+    def input_tokens(self, request: Counted, body: bytes) -> int:
+        """The text of the input, counted; never above the bound that the hold was made for."""
+        return min(self.counter(request)(input_text(body)), request.facts.input_bound_tokens)
+
+    async def input_tokens_off_loop(self, request: Counted, body: bytes) -> int:
+        """The same, in a thread where the body is large."""
+        if len(body) > LARGE_TEXT_BYTES:
+            return await asyncio.to_thread(self.input_tokens, request, body)
+        return self.input_tokens(request, body)
+
+    async def of_answer(self, request: Counted, body: bytes, answer: bytes | None) -> tuple[Usage, Basis]:
+        """Usage of an unstreamed answer: reported, else counted, else what the request asked for."""
+        operation = request.match.operation
+        if operation is Operation.RAW:
+            return Usage(), Basis.REPORTED
+        reported = usage_of_answer(operation, answer) if answer is not None else None
+        if reported is not None:
+            return within(reported, request.facts), Basis.REPORTED
+        facts = request.facts
+        if operation in _PRICED_BY_REQUEST:
+            return asked_for(facts), Basis.ESTIMATED
+        inputs = await self.input_tokens_off_loop(request, body)
+        output = 0 if operation in _NO_OUTPUT else await self._output_tokens(request, answer)
+        counted = Usage(input_tokens=inputs, output_tokens=output, audio_ms=facts.audio_ms_bound)
+        return counted, Basis.COUNTED
+
+    async def _output_tokens(self, request: Counted, answer: bytes | None) -> int:
+        if answer is None:
+            return request.facts.output_limit_tokens or 0
+        text = answer_text(request.match.operation, answer)
+        counter = self.counter(request)
+        if len(text) > LARGE_TEXT_BYTES:
+            return await asyncio.to_thread(counter, text)
+        return counter(text)
+
+    def judged(self, stream: Running, request: Counted) -> tuple[Usage, Basis]:
+        """A stream's usage. A report that the delivered text cannot bear is not charged: the count is, marked so."""
+        usage, basis = stream.usage()
+        if basis is not Basis.REPORTED:
+            return usage, basis
+        usage = within(usage, request.facts)
+        if not request.facts.shows_all or stream.reader.plausible(usage):
+            return usage, basis
+        visible = stream.reader.count()
+        return usage.with_output(min(visible, usage.output_tokens)), Basis.COUNTED
+
+
+def within(usage: Usage, facts: RequestFacts) -> Usage:
+    """A report can be no more than the request allows: the rest is the upstream's error, never the payer's charge."""
+    if facts.output_limit_tokens is None:
+        return usage
+    most = facts.output_limit_tokens * facts.choices
+    return usage if usage.output_tokens <= most else usage.with_output(most)
+
+
+def asked_for(facts: RequestFacts) -> Usage:
+    """What the request itself says that it costs: characters to speak, images to make."""
+    return Usage(characters=facts.characters, images=facts.images, audio_ms=facts.audio_ms_bound)

@@ -1,0 +1,360 @@
+"""One relayed request from its hold to its resolution: the way of the money is one visible try/finally.
+
+admit (hold) -> open the upstream -> relay the answer, metered -> post or void. Whatever happens in between - the client
+gone, the upstream broken, the task cancelled - the hold is resolved once: at what was delivered, or at nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from gateway.core.answer_head import AnswerKind, kind_of
+from gateway.core.answers.registry import reader_for, served_model
+from gateway.core.call import Call
+from gateway.core.cost_comment import sse_comment
+from gateway.core.credentials import Credential
+from gateway.core.errors import Problem, Unavailable, UpstreamFailed
+from gateway.core.headers import Headers, headers_down, headers_up, query_up
+from gateway.core.money import Unit, money_object, usd_string
+from gateway.core.operations import Dialect, Operation
+from gateway.core.splice import splice
+from gateway.core.terms import ceiling_tokens
+from gateway.core.usage import Basis, Usage
+from gateway.core.usage_tail import UsageTail
+from gateway.flows.admission import Admission, Admitted
+from gateway.flows.counting import Counting
+from gateway.flows.settling import Settler, Work
+from gateway.flows.streaming import MeteredStream
+from gateway.ports import Answer, Ledger, UpstreamRequest, Upstreams
+
+# API.md: the last event of a stream waits for the post, at most this long.
+LAST_EVENT_WAIT_S = 0.05
+
+
+class Outlet(Protocol):
+    """The client's side of the request (web/outlet.py)."""
+
+    gone: bool
+    blocked_since: float | None
+
+    async def respond(self, status: int, headers: Headers, body: bytes) -> None: ...
+    async def begin(
+        self, status: int, headers: Headers, *, on_gone: Callable[[], None], on_drained: Callable[[], None]
+    ) -> None: ...
+    def write(self, data: bytes) -> bool: ...
+    async def finish(self, data: bytes = b"") -> None: ...
+    def cut_off(self) -> None: ...
+    def release(self) -> None: ...
+
+
+class Streams(Protocol):
+    """Keeps time for the streams that run: calls `tick` on each about once a second."""
+
+    def add(self, stream: MeteredStream, read_timeout_s: float) -> None: ...
+    def discard(self, stream: MeteredStream) -> None: ...
+
+
+@dataclass(slots=True)
+class Trace:
+    """What the edge logs and counts of one request, filled in as it goes."""
+
+    admitted: Admitted | None = None
+    status: int = 0
+    reason: str = ""
+    upstream_s: float = 0.0
+    first_byte_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySettings:
+    """Limits of the relay that come from the configuration, per upstream where a mapping."""
+
+    whole_answer_most_bytes: int
+    drain_on_disconnect: frozenset[str]
+    read_timeout_s: dict[str, float]
+
+
+class Relay:
+    """Serves admitted requests."""
+
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        upstreams: Upstreams,
+        ledger: Ledger,
+        settler: Settler,
+        counting: Counting,
+        streams: Streams,
+        settings: RelaySettings,
+    ) -> None:
+        self._admission = admission
+        self._upstreams = upstreams
+        self._ledger = ledger
+        self._settler = settler
+        self._counting = counting
+        self._streams = streams
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+
+    async def serve(self, call: Call, credential: Credential, outlet: Outlet, trace: Trace) -> None:
+        """Answer one request. Errors: Problem, while nothing has been sent to the client."""
+        admitted = await self._admission.admit(call, credential)
+        trace.admitted = admitted
+        work = admitted.work
+        if work is None:
+            await self._relay_free(call, admitted, outlet, trace)
+            return
+        delivered: Callable[[], tuple[Usage, Basis]] | None = None
+        try:
+            answer = await self._open(call, admitted, trace)
+            try:
+                match kind_of(answer.status, answer.headers, admitted.facts):
+                    case AnswerKind.OUR_FAULT:
+                        await self._settler.void(work)
+                        raise UpstreamFailed("the upstream refused the gateway's own credential or account")
+                    case AnswerKind.ERROR:
+                        await self._settler.void(work)
+                        await self._pass_on(call, answer, outlet, trace)
+                    case AnswerKind.WHOLE:
+                        await self._relay_whole(call, admitted, work, answer, outlet, trace)
+                    case AnswerKind.BINARY:
+                        await self._relay_large(call, admitted, work, answer, outlet, trace)
+                    case AnswerKind.STREAM:
+                        stream = self._metered(call, admitted, work, answer, outlet)
+                        delivered = stream.usage
+                        await self._relay_stream(call, admitted, work, stream, answer, outlet, trace)
+            finally:
+                answer.abort()
+        finally:
+            if not work.resolved:
+                await asyncio.shield(asyncio.ensure_future(self._resolve(work, delivered)))
+
+    async def _resolve(self, work: Work, delivered: Callable[[], tuple[Usage, Basis]] | None) -> None:
+        """The way out when the way through was broken: what was delivered is charged, else nothing."""
+        if delivered is None:
+            await self._settler.void(work)
+        else:
+            usage, basis = delivered()
+            await self._settler.post(work, usage, basis)
+
+    async def _open(self, call: Call, admitted: Admitted, trace: Trace) -> Answer:
+        body = call.body
+        work = admitted.work
+        if work is not None and call.upload is None and admitted.match.dialect is not Dialect.RAW:
+            facts = admitted.facts
+            limit: int | None = None
+            if not (facts.stream and facts.shows_all) and facts.limit_can_be_spliced:
+                limit = self._limit_to_splice(admitted, work)
+            ask_usage = facts.stream and not facts.asks_usage
+            if ask_usage or limit is not None:
+                body = splice(
+                    admitted.match.operation, body, facts, include_usage=ask_usage, output_limit_tokens=limit
+                )
+        started = self._loop.time()
+        headers = headers_up(call.headers)
+        headers.append((b"farebox-request-id", call.request_id.encode()))
+        request = UpstreamRequest(
+            upstream=admitted.match.upstream_name,
+            method=call.method,
+            path=admitted.match.upstream_path,
+            query=query_up(call.query),
+            headers=headers,
+            body=body,
+            upload=call.upload,
+            upload_bytes=call.upload_bytes,
+        )
+        answer = await self._upstreams.open(request)
+        trace.upstream_s = self._loop.time() - started
+        return answer
+
+    def _limit_to_splice(self, admitted: Admitted, work: Work) -> int | None:
+        """The output limit for one choice, where the hold buys less than the request allows or it names none."""
+        facts = admitted.facts
+        bought = work.terms.tokens_bought(work.granted)
+        most = ceiling_tokens(facts, self._admission.policies.hold)
+        if facts.output_limit_tokens is not None and bought >= most:
+            return None
+        return max(min(bought, most) // facts.choices, 1)
+
+    # Answers read whole.
+
+    async def _relay_whole(
+        self, call: Call, admitted: Admitted, work: Work, answer: Answer, outlet: Outlet, trace: Trace
+    ) -> None:
+        body = await answer.read_up_to(self._settings.whole_answer_most_bytes)
+        if body is None:
+            await self._relay_large(call, admitted, work, answer, outlet, trace)
+            return
+        usage, basis = await self._counting.of_answer(admitted, call.body, body)
+        self._price_as_served(admitted, work, served_model(admitted.match.operation, body))
+        await self._settler.post(work, usage, basis)
+        headers = headers_down(answer.headers, call.request_id.encode())
+        if work.acknowledged:
+            headers.append((b"farebox-cost", _money_header(work.cost, work.unit)))
+            headers.append((b"farebox-balance", _money_header(work.available, work.unit)))
+        trace.status = answer.status
+        await outlet.respond(answer.status, headers, body)
+
+    async def _relay_large(
+        self, call: Call, admitted: Admitted, work: Work, answer: Answer, outlet: Outlet, trace: Trace
+    ) -> None:
+        """Pass on what is too large or no text; its usage is in its last bytes, or in the request."""
+        tail = UsageTail()
+        ended = await self._pump(call, answer, outlet, trace, tail.feed)
+        usage, basis = await self._counting.of_answer(admitted, call.body, tail.as_answer())
+        await self._settler.post(work, usage, basis)
+        if ended and not outlet.gone:
+            await outlet.finish()
+
+    async def _relay_free(self, call: Call, admitted: Admitted, outlet: Outlet, trace: Trace) -> None:
+        answer = await self._open(call, admitted, trace)
+        try:
+            if kind_of(answer.status, answer.headers, admitted.facts) is AnswerKind.OUR_FAULT:
+                raise UpstreamFailed("the upstream refused the gateway's own credential or account")
+            await self._pass_on(call, answer, outlet, trace)
+        finally:
+            answer.abort()
+
+    async def _pass_on(self, call: Call, answer: Answer, outlet: Outlet, trace: Trace) -> None:
+        """Relay an answer that costs nothing."""
+        body = await answer.read_up_to(self._settings.whole_answer_most_bytes)
+        if body is not None:
+            trace.status = answer.status
+            await outlet.respond(answer.status, headers_down(answer.headers, call.request_id.encode()), body)
+        elif await self._pump(call, answer, outlet, trace, None) and not outlet.gone:
+            await outlet.finish()
+
+    async def _pump(
+        self, call: Call, answer: Answer, outlet: Outlet, trace: Trace, also: Callable[[bytes], None] | None
+    ) -> bool:
+        """Stream an answer through unread. True when it came to its proper end."""
+        over: asyncio.Future[None] = self._loop.create_future()
+
+        def arrive(data: bytes) -> None:
+            if also is not None:
+                also(data)
+            if not outlet.gone and not outlet.write(data):
+                answer.pause()
+
+        def end() -> None:
+            if not over.done():
+                over.set_result(None)
+
+        def gone() -> None:
+            answer.abort()
+            end()
+
+        trace.status = answer.status
+        headers = headers_down(answer.headers, call.request_id.encode())
+        await outlet.begin(answer.status, headers, on_gone=gone, on_drained=answer.resume)
+        try:
+            answer.stream(arrive, end)
+            await over
+        finally:
+            outlet.release()
+        return answer.complete
+
+    # Streams.
+
+    def _metered(
+        self, call: Call, admitted: Admitted, work: Work, answer: Answer, outlet: Outlet
+    ) -> MeteredStream:
+        facts, match = admitted.facts, admitted.match
+        reader = reader_for(
+            match.operation,
+            counter=self._counting.counter(admitted),
+            strip_usage=not facts.asks_usage,
+            client_asked_usage=facts.asks_usage,
+        )
+        return MeteredStream(
+            source=answer,
+            sink=outlet,
+            reader=reader,
+            ledger=self._ledger,
+            hold_id=work.hold_id,
+            terms=work.terms,
+            granted=work.granted,
+            policy=self._admission.policies.hold,
+            count_input=partial(self._counting.input_tokens, admitted, call.body),
+            drain_on_disconnect=match.upstream_name in self._settings.drain_on_disconnect,
+        )
+
+    async def _relay_stream(
+        self,
+        call: Call,
+        admitted: Admitted,
+        work: Work,
+        stream: MeteredStream,
+        answer: Answer,
+        outlet: Outlet,
+        trace: Trace,
+    ) -> None:
+        trace.status = answer.status
+        trace.first_byte_s = self._loop.time() - call.started_s
+        headers = [
+            pair for pair in headers_down(answer.headers, call.request_id.encode()) if pair[0] != b"content-length"
+        ]
+        await outlet.begin(answer.status, headers, on_gone=stream.client_gone, on_drained=stream.drained)
+        name = admitted.match.upstream_name
+        self._streams.add(stream, self._settings.read_timeout_s[name])
+        try:
+            stream.start()
+            await stream.finished
+        finally:
+            self._streams.discard(stream)
+            outlet.release()
+        await asyncio.shield(asyncio.ensure_future(self._end_stream(call, admitted, work, stream, outlet, trace)))
+
+    async def _end_stream(
+        self, call: Call, admitted: Admitted, work: Work, stream: MeteredStream, outlet: Outlet, trace: Trace
+    ) -> None:
+        """Post, then let the last event go; a client is not kept waiting for a slow store."""
+        await stream.settle_tasks()
+        usage, basis = self._counting.judged(stream, admitted)
+        work.terms = stream.terms
+        trace.reason = stream.failure or ""
+        post = asyncio.ensure_future(self._settler.post(work, usage, basis, cut=stream.cut))
+        if not outlet.gone:
+            await asyncio.wait([post], timeout=LAST_EVENT_WAIT_S)
+            await self._last_event(call, admitted, work, stream, outlet)
+        await post
+
+    async def _last_event(
+        self, call: Call, admitted: Admitted, work: Work, stream: MeteredStream, outlet: Outlet
+    ) -> None:
+        comment = b""
+        if admitted.match.dialect in (Dialect.OPENAI, Dialect.ANTHROPIC) and admitted.facts.stream:
+            comment = sse_comment(
+                request_id=call.request_id,
+                cost=money_object(work.cost, work.unit),
+                balance=money_object(work.available, work.unit),
+                usage=work.usage.as_members(),
+                final=work.acknowledged,
+                cut=work.cut,
+            )
+        if stream.failure is None:
+            await outlet.finish(comment + stream.tail)
+        elif comment:
+            # No clean end: the client must see that the answer broke off.
+            outlet.write(comment)
+
+    def _price_as_served(self, admitted: Admitted, work: Work, served: str | None) -> None:
+        """Price by the model that was served, where the book knows it and it is not dearer than what was held."""
+        if served is None or served == admitted.facts.model:
+            return
+        terms = self._admission.terms_for_served(admitted, work.terms, served)
+        if terms is not None:
+            work.terms = terms
+            work.model = served
+
+
+def _money_header(amount: int, unit: Unit) -> bytes:
+    """RFC 9651 dictionary, money as strings."""
+    if unit is Unit.MSAT:
+        return b"amount_msat=%d" % amount
+    return f'amount="{usd_string(amount)}", currency=USD'.encode()

@@ -1,0 +1,100 @@
+"""The end of a piece of work: its usage becomes an amount, and its hold is resolved exactly once.
+
+A posting that the store cannot take goes to the local spool and is replayed by its id: the payer pays once, later. A void
+that cannot be written needs no spool: the sweeper expires the hold at its checkpoint, which is nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gateway.core.errors import Unavailable
+from gateway.core.holds import Refused
+from gateway.core.money import Unit
+from gateway.core.terms import Terms
+from gateway.core.usage import Basis, Usage
+from gateway.ports import Ledger, Spool
+
+
+@dataclass(slots=True)
+class Work:
+    """One piece of paid work, from its hold to its resolution. `usage` and what follows stand once it is resolved."""
+
+    request_id: str
+    hold_id: str
+    account: str
+    terms: Terms
+    granted: int
+    available: int
+    resolved: bool = False
+    state: str = "open"
+    usage: Usage = field(default_factory=Usage)
+    basis: Basis = Basis.ESTIMATED
+    cut: str | None = None
+    cost: int = 0
+    shortfall: int = 0
+    acknowledged: bool = False
+    model: str = ""
+
+    @property
+    def unit(self) -> Unit:
+        """The payer's unit."""
+        return self.terms.unit
+
+
+class Settler:
+    """Resolves holds."""
+
+    def __init__(self, ledger: Ledger, spool: Spool) -> None:
+        self._ledger = ledger
+        self._spool = spool
+
+    async def post(self, work: Work, usage: Usage, basis: Basis, *, cut: str | None = None) -> None:
+        """Charge `usage`. Afterwards `work` says what was charged; `acknowledged` is False when the store was away."""
+        if work.resolved:
+            return
+        work.resolved = True
+        work.usage, work.basis, work.cut = usage, basis, cut
+        work.cost = work.terms.amount(usage)
+        outcome = outcome_json(work)
+        try:
+            answer = await self._ledger.post(work.hold_id, work.cost, account=work.account, outcome=outcome)
+        except Unavailable:
+            self._spool.put(work.hold_id, work.account, work.cost, outcome)
+            work.state = "posted"
+            return
+        if isinstance(answer, Refused):
+            work.state = answer.reason.value
+            return
+        work.acknowledged = True
+        work.state, work.cost, work.shortfall = answer.state, answer.posted, answer.shortfall
+        work.available = answer.available
+
+    async def void(self, work: Work, *, cut: str | None = None) -> None:
+        """Charge nothing."""
+        if work.resolved:
+            return
+        work.resolved = True
+        work.state = "voided"
+        work.cut = cut
+        try:
+            answer = await self._ledger.void(work.hold_id, account=work.account, outcome=outcome_json(work))
+        except Unavailable:
+            return
+        if not isinstance(answer, Refused):
+            work.acknowledged = True
+            work.available = answer.available
+            work.state = answer.state
+
+
+def outcome_json(work: Work) -> bytes:
+    """What `GET /api/requests/{id}` tells of a resolved hold, kept with the hold."""
+    outcome: dict[str, Any] = {"usage": work.usage.as_members(), "basis": work.basis.value}
+    if work.cut is not None:
+        outcome["cut"] = work.cut
+    if work.model:
+        outcome["model"] = work.model
+    return msgspec.json.encode(outcome)
