@@ -1,91 +1,194 @@
-"""What one request may cost, in the payer's unit: the bridge from facts and prices to a hold.
+"""What a token allows: its caveats folded once into terms, the terms judged for each request.
 
-Sound by construction: `bound(n)` is never below the amount that any usage with n visible output tokens is charged, and
-`tokens_bought(amount)` is the greatest n whose bound is within the amount. So a stream that stays within the tokens that its
-hold bought never costs more than was reserved.
+Caveats only ever restrict: every one of them is enforced, a repeat must lie within what came before it, and whatever cannot be
+enforced denies. Counters (`n_uses`, `max_sats`) are kept under the HMAC right after their caveat, so that appending another
+caveat, or the same one again, never starts them afresh.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from urllib.parse import unquote
 
-from gateway.core.facts import RequestFacts
-from gateway.core.money import GREATEST_AMOUNT, Rate, Unit, amount_of, picousd_bought
-from gateway.core.prices import PriceCard, bound_picousd, cost_picousd, output_tokens_bought
-from gateway.core.usage import Usage
+from gateway.core.caveats import (
+    Capabilities,
+    Caveat,
+    Ignored,
+    Methods,
+    PathPrefix,
+    Preimage,
+    Services,
+    Spend,
+    Unreadable,
+    Uses,
+    ValidUntil,
+    is_under,
+    parse_caveat,
+    segments_of,
+)
+from gateway.core.holds import Measure, ScopeClaim
 
 
 @dataclass(frozen=True, slots=True)
-class HoldPolicy:
-    """Figures of `policies/limits.yaml` that shape a hold; tokens are of output, over all choices."""
+class RequestContext:
+    """The facts that caveats are judged on. `path` is decoded once, without query. `names` are what a capability can mean here:
+    the route's name, the operation, the upstream."""
 
-    first_step_tokens: int = 1_024
-    greatest_step_tokens: int = 16_384  # extends double from the first step up to here
-    unstreamed_ceiling_tokens: int = 4_096  # for requests that name no limit; spliced in as the limit
-    stream_ceiling_tokens: int = 1_000_000  # a stream that names no limit never costs more than this many tokens
-    floor_tokens: int = 16  # less than this is not worth an upstream call
-    checkpoint_interval_s: float = 2.0
-    hold_lifetime_s: float = 30.0
-    hold_greatest_age_s: float = 3_600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Amounts:
-    """What to reserve. `floor` <= `first` <= `ceiling`."""
-
-    floor: int
-    first: int
-    ceiling: int
+    now_s: int
+    service: str
+    method: str
+    path: str
+    route: str = ""
+    model: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """One request's prices in the payer's unit."""
+    """What all caveats of one macaroon amount to. `expires_at_s` is the earliest of all instants."""
 
-    card: PriceCard
-    facts: RequestFacts
-    unit: Unit
-    rate: Rate
+    services: frozenset[str]
+    expires_at_s: int
+    capabilities: tuple[tuple[str, frozenset[str]], ...] = ()
+    methods: frozenset[str] | None = None
+    path_prefix: str | None = None
+    preimage: bytes | None = None
+    claims: tuple[ScopeClaim, ...] = ()
+    attenuated: bool = False
 
-    def amount(self, usage: Usage) -> int:
-        """The charge for a usage, rounded up once."""
-        return amount_of(
-            cost_picousd(self.card, usage), margin_ppm=self.card.margin_ppm, unit=self.unit, rate=self.rate
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The caveats let the request through, if the counters do."""
+
+    counters: tuple[ScopeClaim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """A caveat forbids it. `expired`: time alone forbids, so that paying anew would help."""
+
+    reason: str
+    expired: bool = False
+
+
+def terms_of(
+    links: Sequence[tuple[bytes, bytes]], *, payment_hash: bytes, own: int, ignorable: Collection[str] = ()
+) -> Terms | Denied:
+    """All caveats of one macaroon, each with the HMAC right after it. `own`: how many of them, at the start, are ours.
+
+    A macaroon without `services` is refused, and so is one without an expiry.
+    """
+    folding = _Folding(payment_hash)
+    for index, (text, signature) in enumerate(links):
+        caveat = parse_caveat(text, services=folding.services or (), ignorable=ignorable)
+        denied = folding.take(caveat, signature)
+        if denied is not None:
+            return denied
+        if index >= own and not isinstance(caveat, Preimage):
+            folding.attenuated = True
+    return folding.terms()
+
+
+def judge(terms: Terms | Denied, context: RequestContext) -> Allowed | Denied:
+    """Whether the request is within the terms now."""
+    if isinstance(terms, Denied):
+        return terms
+    if context.now_s >= terms.expires_at_s:
+        return Denied("the token has expired", expired=True)
+    if context.service not in terms.services:
+        return Denied("the token is for another service")
+    for service, names in terms.capabilities:
+        if service == context.service and context.route not in names and names.isdisjoint(context.names):
+            return Denied("the token's capabilities do not include this")
+    if terms.methods is not None and context.method.upper() not in terms.methods:
+        return Denied("the token is not for this method")
+    if terms.path_prefix is not None and not is_under(_request_path(context.path), terms.path_prefix):
+        return Denied("the token is not for this path")
+    return Allowed(terms.claims)
+
+
+class _Folding:
+    """Caveats taken one after the other; each must lie within what came before."""
+
+    def __init__(self, payment_hash: bytes) -> None:
+        self._payment_hash = payment_hash
+        self.services: frozenset[str] | None = None
+        self.attenuated = False
+        self._until_s: dict[str | None, int] = {}
+        self._capabilities: dict[str, frozenset[str]] = {}
+        self._methods: frozenset[str] | None = None
+        self._prefix: str | None = None
+        self._preimage: bytes | None = None
+        self._counts: dict[Measure, int] = {}
+        self._claims: list[ScopeClaim] = []
+
+    def take(self, caveat: Caveat, signature: bytes) -> Denied | None:
+        """Add one; Denied when it cannot be enforced or would widen."""
+        widened = Denied("a repeated caveat would widen the token")
+        match caveat:
+            case Unreadable(reason):
+                return Denied(reason)
+            case Services(names):
+                if self.services is not None and not names <= self.services:
+                    return widened
+                self.services = names
+            case Capabilities(service, names):
+                if not names <= self._capabilities.get(service, names):
+                    return widened
+                self._capabilities[service] = names
+            case ValidUntil(service, until_s):
+                if until_s > self._until_s.get(service, until_s):
+                    return widened
+                self._until_s[service] = until_s
+            case Methods(names):
+                if self._methods is not None and not names <= self._methods:
+                    return widened
+                self._methods = names
+            case PathPrefix(prefix):
+                if self._prefix is not None and not is_under(prefix, self._prefix):
+                    return widened
+                self._prefix = prefix
+            case Preimage(preimage):
+                if sha256(preimage).digest() != self._payment_hash:
+                    return Denied("the preimage in a caveat is not the payment's")
+                self._preimage = preimage
+            case Uses(most):
+                return self._count(Measure.USES, most, signature)
+            case Spend(most_msat):
+                return self._count(Measure.MONEY, most_msat, signature)
+            case Ignored():
+                pass
+        return None
+
+    def _count(self, measure: Measure, most: int, signature: bytes) -> Denied | None:
+        if most > self._counts.get(measure, most):
+            return Denied("a repeated caveat would widen the token")
+        self._counts[measure] = most
+        scope = f"caveat:{signature.hex()}"
+        self._claims.append(ScopeClaim(scope=scope, window="total", measure=measure, limit=most))
+        return None
+
+    def terms(self) -> Terms | Denied:
+        """The whole."""
+        if not self.services:
+            return Denied("the token names no service")
+        if not self._until_s:
+            return Denied("the token has no expiry")
+        return Terms(
+            services=self.services,
+            expires_at_s=min(self._until_s.values()),
+            capabilities=tuple(self._capabilities.items()),
+            methods=self._methods,
+            path_prefix=self._prefix,
+            preimage=self._preimage,
+            claims=tuple(self._claims),
+            attenuated=self.attenuated,
         )
 
-    def bound(self, output_tokens: int) -> int:
-        """The most that the request costs with so many output tokens over all choices."""
-        picousd = bound_picousd(self.card, self.facts, output_tokens)
-        return amount_of(picousd, margin_ppm=self.card.margin_ppm, unit=self.unit, rate=self.rate)
 
-    def tokens_bought(self, amount: int) -> int:
-        """The greatest number of output tokens, over all choices, whose bound is within `amount`; -1 if not even zero."""
-        picousd = picousd_bought(amount, margin_ppm=self.card.margin_ppm, unit=self.unit, rate=self.rate)
-        return output_tokens_bought(self.card, self.facts, picousd)
-
-    def with_input(self, input_tokens: int) -> Terms:
-        """The same request with its input counted exactly instead of bounded by its bytes."""
-        if input_tokens >= self.facts.input_bound_tokens:
-            return self
-        return replace(self, facts=replace(self.facts, input_bound_tokens=input_tokens))
-
-
-def ceiling_tokens(facts: RequestFacts, policy: HoldPolicy) -> int:
-    """The most output tokens over all choices that the request may bring."""
-    limit = facts.output_limit_tokens
-    if limit is None:
-        limit = policy.stream_ceiling_tokens if facts.stream and facts.shows_all else policy.unstreamed_ceiling_tokens
-    return limit * facts.choices
-
-
-def amounts_of(terms: Terms, policy: HoldPolicy) -> Amounts:
-    """What a hold for these terms reserves (API.md, "Money of a request"; LEDGER.md, "Below the ceiling")."""
-    facts = terms.facts
-    most = ceiling_tokens(facts, policy)
-    ceiling = min(terms.bound(most), GREATEST_AMOUNT)
-    if not facts.limit_can_be_spliced and not facts.shows_all:
-        return Amounts(ceiling, ceiling, ceiling)
-    floor = min(terms.bound(min(most, policy.floor_tokens * facts.choices)), ceiling)
-    if facts.stream and facts.shows_all:
-        return Amounts(floor, min(terms.bound(min(most, policy.first_step_tokens)), ceiling), ceiling)
-    return Amounts(floor, ceiling, ceiling)
+def _request_path(path: str) -> str | None:
+    """The path of a request, refused also where decoding it once more would climb."""
+    return segments_of(path) if segments_of(unquote(path)) is not None else None
