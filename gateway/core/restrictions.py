@@ -1,4 +1,4 @@
-"""What a token allows: its caveats folded once into terms, the terms judged for each request.
+"""What a token allows: its caveats folded once into restrictions, the restrictions judged for each request.
 
 Caveats only ever restrict: every one of them is enforced, a repeat must lie within what came before it, and whatever cannot be
 enforced denies. Counters (`n_uses`, `max_sats`) are kept under the HMAC right after their caveat, so that appending another
@@ -46,7 +46,7 @@ class RequestContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Restrictions:
     """What all caveats of one macaroon amount to. `expires_at_s` is the earliest of all instants."""
 
     services: frozenset[str]
@@ -74,9 +74,9 @@ class Denied:
     expired: bool = False
 
 
-def terms_of(
+def restrictions_of(
     links: Sequence[tuple[bytes, bytes]], *, payment_hash: bytes, own: int, ignorable: Collection[str] = ()
-) -> Terms | Denied:
+) -> Restrictions | Denied:
     """All caveats of one macaroon, each with the HMAC right after it. `own`: how many of them, at the start, are ours.
 
     A macaroon without `services` is refused, and so is one without an expiry.
@@ -89,25 +89,25 @@ def terms_of(
             return denied
         if index >= own and not isinstance(caveat, Preimage):
             folding.attenuated = True
-    return folding.terms()
+    return folding.restrictions()
 
 
-def judge(terms: Terms | Denied, context: RequestContext) -> Allowed | Denied:
-    """Whether the request is within the terms now."""
-    if isinstance(terms, Denied):
-        return terms
-    if context.now_s >= terms.expires_at_s:
+def judge(restrictions: Restrictions | Denied, context: RequestContext) -> Allowed | Denied:
+    """Whether the request is within the restrictions now."""
+    if isinstance(restrictions, Denied):
+        return restrictions
+    if context.now_s >= restrictions.expires_at_s:
         return Denied("the token has expired", expired=True)
-    if context.service not in terms.services:
+    if context.service not in restrictions.services:
         return Denied("the token is for another service")
-    for service, names in terms.capabilities:
+    for service, names in restrictions.capabilities:
         if service == context.service and context.route not in names and names.isdisjoint(context.names):
             return Denied("the token's capabilities do not include this")
-    if terms.methods is not None and context.method.upper() not in terms.methods:
+    if restrictions.methods is not None and context.method.upper() not in restrictions.methods:
         return Denied("the token is not for this method")
-    if terms.path_prefix is not None and not is_under(_request_path(context.path), terms.path_prefix):
+    if restrictions.path_prefix is not None and not is_under(_request_path(context.path), restrictions.path_prefix):
         return Denied("the token is not for this path")
-    return Allowed(terms.claims)
+    return Allowed(restrictions.claims)
 
 
 class _Folding:
@@ -171,13 +171,13 @@ class _Folding:
         self._claims.append(ScopeClaim(scope=scope, window="total", measure=measure, limit=most))
         return None
 
-    def terms(self) -> Terms | Denied:
+    def restrictions(self) -> Restrictions | Denied:
         """The whole."""
         if not self.services:
             return Denied("the token names no service")
         if not self._until_s:
             return Denied("the token has no expiry")
-        return Terms(
+        return Restrictions(
             services=self.services,
             expires_at_s=min(self._until_s.values()),
             capabilities=tuple(self._capabilities.items()),
