@@ -115,7 +115,7 @@ class MeteredStream:
             return
         if self.last_data_at > self._renewed_at + self._policy.hold_lifetime_s - RENEWAL_MARGIN_S:
             self.reader.fit(forward, 0)
-            self._stop("lease")
+            self.stop("lease")
             return
         self._forward(forward)
         if bound > self._paid_tokens - self._step_tokens // 2 and not self._exhausted and self._extending is None:
@@ -220,9 +220,9 @@ class MeteredStream:
         fits = self.reader.fit(held, self._paid_tokens)
         if fits and not self._gone:
             self._sink.write(fits)
-        self._stop(why)
+        self.stop(why)
 
-    def _stop(self, why: str) -> None:
+    def stop(self, why: str) -> None:
         """End the stream here: the upstream at once, the client by the dialect's own closing events."""
         if self.finished.done():
             return
@@ -251,7 +251,7 @@ class MeteredStream:
             self.client_gone()
             return
         if blocked_since is None and self._held is None and now - self.last_data_at > read_timeout_s:
-            self._stop("the upstream stalled")
+            self.stop("the upstream stalled")
             return
         if now >= self._checkpoint_at and self._checkpointing is None:
             self._checkpoint_at = now + self._policy.checkpoint_interval_s
@@ -261,7 +261,7 @@ class MeteredStream:
         try:
             answer = await self._ledger.checkpoint(self._hold_id, self.earned())
             if isinstance(answer, Refused):
-                self._stop("the hold is no longer open")
+                self.stop("the hold is no longer open")
             else:
                 self._renewed_at = now
         except Unavailable:

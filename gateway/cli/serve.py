@@ -1,0 +1,128 @@
+"""`farebox serve`: one worker in this process, or a supervisor over several.
+
+The supervisor owns the listening socket and nothing else: it starts workers, starts a dead one again, and hands signals on.
+A worker that dies takes its own streams with it and no one else's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+
+from gateway.config import Config, ConfigError, load_config
+
+# A worker that dies sooner than this after its start is broken, not unlucky: it is started again ever more slowly.
+STEADY_AFTER_S = 10.0
+GREATEST_RESTART_DELAY_S = 10.0
+LISTEN_BACKLOG = 4_096
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `farebox serve`."""
+    parser.add_argument("--config", type=Path, required=True, help="the YAML file; every key is in config.example.yaml")
+    parser.add_argument("--host", help="listen here instead of at the host of `listen`")
+    parser.add_argument("--port", type=int, help="listen here instead of at the port of `listen`; 0 for any free one")
+    parser.add_argument("--workers", type=int, help="processes, instead of `workers`")
+    parser.add_argument("--worker-fd", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--worker-number", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT. Exit code 2 when the configuration is wrong."""
+    try:
+        config = load_config(args.config)
+        if args.worker_fd is not None:
+            return _work(config, socket.socket(fileno=args.worker_fd), args.config, args.worker_number)
+        listener = _listen(config, args.host, args.port)
+    except ConfigError as error:
+        print(f"farebox: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"farebox: cannot listen: {error}", file=sys.stderr)
+        return 2
+    host, port = listener.getsockname()[:2]
+    print(f"farebox: listening on http://{host}:{port}", file=sys.stderr, flush=True)
+    workers = args.workers or config.workers
+    if workers == 1:
+        return _work(config, listener, args.config, 0)
+    return Supervisor(listener, args.config, workers).run()
+
+
+def _listen(config: Config, host: str | None, port: int | None) -> socket.socket:
+    listen_host, _, listen_port = config.listen.rpartition(":")
+    address = (host or listen_host.strip("[]"), int(listen_port) if port is None else port)
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    listener = socket.create_server(address, family=family, backlog=LISTEN_BACKLOG)
+    listener.set_inheritable(True)
+    return listener
+
+
+def _work(config: Config, listener: socket.socket, path: Path, number: int) -> int:
+    from gateway.worker import serve_worker  # a supervisor never needs what a worker imports
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve_worker(config, listener, path, number))
+
+
+class Supervisor:
+    """Keeps `count` workers running on one listening socket."""
+
+    def __init__(self, listener: socket.socket, config_path: Path, count: int) -> None:
+        self._listener = listener
+        self._config_path = config_path
+        self._workers: dict[int, subprocess.Popen[bytes]] = {}
+        self._started_s: dict[int, float] = {}
+        self._delay_s: dict[int, float] = {}
+        self._numbers = range(count)
+        self._stopping = False
+
+    def run(self) -> int:
+        """Supervise until told to stop and the last worker has ended."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        signal.signal(signal.SIGHUP, self._pass_on)
+        for number in self._numbers:
+            self._start(number)
+        while self._workers:
+            ended, _ = os.waitpid(-1, 0)
+            number = next((n for n, worker in self._workers.items() if worker.pid == ended), None)
+            if number is None:
+                continue
+            del self._workers[number]
+            if not self._stopping:
+                self._start_again(number)
+        return 0
+
+    def _start(self, number: int) -> None:
+        fd = self._listener.fileno()
+        command = [sys.executable, "-m", "gateway", "serve", "--config", str(self._config_path)]
+        command += ["--worker-fd", str(fd), "--worker-number", str(number)]
+        self._started_s[number] = time.monotonic()
+        self._workers[number] = subprocess.Popen(command, pass_fds=(fd,))
+
+    def _start_again(self, number: int) -> None:
+        steady = time.monotonic() - self._started_s[number] > STEADY_AFTER_S
+        delay_s = 0.0 if steady else min(self._delay_s.get(number, 0.1) * 2, GREATEST_RESTART_DELAY_S)
+        self._delay_s[number] = delay_s
+        print(f"farebox: worker {number} died; starting it again in {delay_s:g} s", file=sys.stderr, flush=True)
+        time.sleep(delay_s)
+        if not self._stopping:
+            self._start(number)
+
+    def _stop(self, _number: int, _frame: object) -> None:
+        self._stopping = True
+        for worker in self._workers.values():
+            worker.terminate()
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        for worker in self._workers.values():
+            worker.send_signal(number)

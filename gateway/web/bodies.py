@@ -1,0 +1,115 @@
+"""Reads request bodies: JSON whole, up to a limit; uploads as they come, at a least rate.
+
+Bodies are read before the hold, so that a slow sender holds nobody's money; uploads stream, so a least rate stands in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from gateway.core.errors import InvalidRequest, TooLarge
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+# A sender may begin slowly: the least rate counts from here on.
+_RATE_GRACE_S = 10.0
+# A JSON body that is not there by then will not come.
+_BODY_TIMEOUT_S = 60.0
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was complete. Nobody is left to answer."""
+
+
+async def read_body(receive: Receive, limit_bytes: int) -> bytes:
+    """The whole body. Errors: TooLarge; ClientGone; InvalidRequest when it does not come in time."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        _check_size(len(body), limit_bytes)
+        return body
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT_S):
+            return await _read_rest(receive, body, limit_bytes)
+    except TimeoutError:
+        raise InvalidRequest(f"the body did not come within {_BODY_TIMEOUT_S:g} s", param="body") from None
+
+
+async def _read_rest(receive: Receive, first: bytes, limit_bytes: int) -> bytes:
+    parts, size = [first], len(first)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part: bytes = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        _check_size(size, limit_bytes)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _check_size(size: int, limit_bytes: int) -> None:
+    if size > limit_bytes:
+        raise TooLarge(f"the body is larger than {limit_bytes} bytes", param="body")
+
+
+class Upload:
+    """A body that streams. `first` reads ahead for its small fields; iterating gives everything from the start."""
+
+    def __init__(self, receive: Receive, *, limit_bytes: int, least_bytes_per_s: int) -> None:
+        self._receive = receive
+        self._limit_bytes = limit_bytes
+        self._least_bytes_per_s = least_bytes_per_s
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._ahead: list[bytes] = []
+        self._size = 0
+        self._more = True
+
+    async def first(self, enough: Callable[[bytes], bool], most_bytes: int) -> None:
+        """Read ahead until `enough` says so of the latest piece, the body ends or `most_bytes` have come."""
+        while self._more and self._size < most_bytes:
+            part = await self._next()
+            self._ahead.append(part)
+            if enough(part):
+                return
+
+    async def _next(self) -> bytes:
+        waited = self._loop.time() - self._started
+        budget_s = _RATE_GRACE_S + self._size / max(self._least_bytes_per_s, 1) - waited
+        try:
+            async with asyncio.timeout(max(budget_s, 0.0)):
+                message = await self._receive()
+        except TimeoutError:
+            raise InvalidRequest(
+                f"the upload is slower than {self._least_bytes_per_s} bytes a second", param="body"
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part: bytes = message.get("body", b"")
+        self._size += len(part)
+        _check_size(self._size, self._limit_bytes)
+        self._more = message.get("more_body", False)
+        return part
+
+    async def pieces(self, *, chunked: bool) -> AsyncIterator[bytes]:
+        """The body from its start; in HTTP chunks when the upstream is not told its length."""
+        ahead, self._ahead = self._ahead, []
+        for part in ahead:
+            if part:
+                yield _framed(part) if chunked else part
+        while self._more:
+            part = await self._next()
+            if part:
+                yield _framed(part) if chunked else part
+        if chunked:
+            yield b"0\r\n\r\n"
+
+
+def _framed(part: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(part), part)
