@@ -156,6 +156,7 @@ class Connection(asyncio.Protocol):
         self.last_read = 0.0
         self._pieces: list[bytes] = []
         self._framed = False
+        self._keep_alive = False
         self._message_done = False
         self._headers_bytes = 0
         self._paused = False
@@ -228,6 +229,7 @@ class Connection(asyncio.Protocol):
             self._framed = False
             return
         exchange.status = status
+        self._keep_alive = self.parser.should_keep_alive()  # asked later, the parser has forgotten
         exchange.headers_done()
 
     def on_body(self, body: bytes) -> None:
@@ -266,7 +268,7 @@ class Connection(asyncio.Protocol):
     def _done(self) -> None:
         exchange, self.exchange = self.exchange, None
         self._message_done = False
-        if self.reusable and self.parser.should_keep_alive() and self._framed_or_empty(exchange):
+        if self.reusable and self._keep_alive and self._framed_or_empty(exchange):
             self.resume()
             self.pool.give_back(self)
         else:
