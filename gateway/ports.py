@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.core.headers import Headers
 from gateway.core.crowds import ChallengeLimits, ChallengePlace, Crowded
+from gateway.core.headers import Headers
 from gateway.core.holds import (
     Balance,
     Credited,
@@ -199,7 +199,7 @@ class RefundBook(Protocol):
     async def unfinished(self) -> Sequence[bytes]: ...
     async def lock(self, payment_hash: bytes, holder: str, *, life_ms: int) -> bool: ...
     async def unlock(self, payment_hash: bytes, holder: str) -> None: ...
-    async def durability(self) -> Durability: ...
+    async def durability(self, account: str) -> Durability: ...
 
 
 class IdempotencyRecords(Protocol):
