@@ -15,6 +15,9 @@ class RequestLimits:
 
     media_tokens: int = 4_096  # an image, file or audio that the body only names by URL or id
     history_tokens: int = 1_000_000  # previous_response_id, conversation, cachedContent: input we cannot see
+    document_tokens: int = 65_536  # a document or video: a short PDF is billed by the page, not by its bytes
+    item_tokens: int = 32_768  # one item of an earlier answer that is named but not shown: reasoning, a compaction
+    tool_result_tokens: int = 16_384  # what one call of a server tool adds to the input
     overhead_tokens: int = 1_024  # what the upstream adds by itself: tool preambles, formatting
     greatest_limit: int = 10_000_000  # an output limit above it is 422
     priced_tools: frozenset[str] = frozenset()  # server tools that the policies give a price
@@ -39,4 +42,6 @@ class RequestFacts:
     images: int = 0  # images asked for
     characters: int = 0  # characters to speak
     audio_ms_bound: int = 0  # greatest duration of an upload billed by time
+    audio_output: bool = False  # the output may be billed as audio
+    image_output: bool = False  # the output may be billed as image
     limit_can_be_spliced: bool = True  # False where the dialect has no output limit to lower
