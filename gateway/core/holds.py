@@ -76,6 +76,7 @@ class Refusal(StrEnum):
     TOO_MANY_SHORTFALLS = "too_many_shortfalls"
     FOREIGN = "foreign"  # the same id with other contents
     TOO_GREAT = "too_great"
+    RENEWED = "renewed"  # expire: the hold is renewed, or owned by an execution or a refund
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class Placed:
     available: int
     state: str = "open"
     replayed: bool = False
+    shortfalls: int = 0  # what the account's shortfalls count: raises this payer's safety margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class Renewed:
 @dataclass(frozen=True, slots=True)
 class Posted:
     """A resolved hold. `state`: posted, voided or expired. `shortfall` is what the house pays. `pockets` says what came from
-    where."""
+    where; it is empty for an account of one pocket (agents, envelopes)."""
 
     state: str
     posted: int
@@ -174,6 +176,9 @@ class Balance:
     debt: int
     rate: Rate
     pockets: tuple[tuple[str, int], ...] = ()
+    shortfalls: int = 0
+    account_class: str = ""
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +202,9 @@ class HoldRecord:
     labels: bytes = b""
     outcome: bytes = b""
     scopes: tuple[ScopeClaim, ...] = field(default=())
+    owner: str = ""
+    pockets: tuple[tuple[str, int], ...] = ()  # what each reserved; after the end what each paid
+    must_end_at_ms: int = 0  # when it reaches its greatest age
 
 
 def partition_of(identifier: str) -> int:

@@ -1,0 +1,225 @@
+"""The ledger on Redis: every step of LEDGER.md is one script call, and this class only hands over keys and reads answers.
+
+Invariants: a step names every key that it touches, all of one partition; the keys of a hold's scopes are those the hold
+recorded (remembered here for the holds of this worker, told by the script where they are not). The failure it prevents: money
+moved by anything else than a script.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.adapters.redis import keys, replies
+from gateway.adapters.redis.books import Link, RedisBooks
+from gateway.adapters.redis.scripts import Script, load
+from gateway.core.accounts import CreditCause, CreditMode, DebitCause, check_amount, check_hold, member, pocket_name
+from gateway.core.holds import (
+    Credited,
+    Debited,
+    Extended,
+    Measure,
+    Placed,
+    PlaceHold,
+    Posted,
+    Refusal,
+    Refused,
+    Renewed,
+)
+from gateway.core.money import Rate, Unit
+
+# Scope keys are remembered for at most this many open holds; what is forgotten costs one more round trip, nothing else.
+_REMEMBERED_HOLDS_MAX = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTerms:
+    """Figures of the policy that the steps use. A hold is remembered for `retention_ms` after its end, a counter for its
+    window, the longest hold and retention. `most_shortfalls`: from so many on `place` refuses; 0 never."""
+
+    retention_ms: int = 86_400_000
+    longest_hold_ms: int = 86_400_000
+    most_shortfalls: int = 20
+
+
+DEFAULT_TERMS = LedgerTerms()
+
+
+class RedisLedger(RedisBooks):
+    """Implements `ports.Ledger`. `memory_is_short`: set by whoever watches the server's memory; `place` refuses then."""
+
+    def __init__(self, link: Link, *, worker: str, terms: LedgerTerms = DEFAULT_TERMS) -> None:
+        super().__init__(link)
+        self.memory_is_short = False
+        self._worker = worker
+        self._known: dict[str, tuple[str, list[str]]] = {}  # hold id -> account, keys of its scopes
+        self._retention = str(terms.retention_ms)
+        self._place_tail = (str(terms.most_shortfalls), str(terms.longest_hold_ms + terms.retention_ms))
+        self._place, self._extend_to, self._shrink_to = load("place"), load("extend_to"), load("shrink_to")
+        self._checkpoint, self._post, self._void = load("checkpoint"), load("post"), load("void")
+        self._expire, self._credit, self._debit = load("expire"), load("credit"), load("debit")
+
+    async def place(self, hold: PlaceHold) -> Placed | Refused:
+        """Reserve the most there is between floor and ceiling on the account and all scopes, or say what refuses."""
+        if self.memory_is_short:
+            return Refused(Refusal.MEMORY)
+        hold_id, of_tag = hold.hold_id, _tag_of(hold.hold_id, hold.account)
+        check_hold(hold)
+        first = min(hold.ceiling, max(hold.floor, hold.first))
+        step_keys = [f"{of_tag}a:{hold.account}", f"{of_tag}h:{hold_id}", f"{of_tag}open", f"{of_tag}journal"]
+        args: list[bytes | str | int] = [
+            hold_id, hold.account, hold.floor, first, hold.ceiling, hold.rate.microusd_per_btc, self._worker, hold.owner,
+            hold.lifetime_ms, hold.greatest_age_ms, f"c:{hold.credit_id}" if hold.credit_id else "",
+            f"r:{hold.token_id}" if hold.token_id else "", hold.labels, *self._place_tail,
+        ]  # fmt: skip
+        for claim in hold.scopes:
+            step_keys.append(keys.counter_key(of_tag, claim))
+            limit: int | str = ""
+            if claim.limit is not None:
+                limit = claim.limit
+            else:
+                step_keys.append(keys.budget_key(of_tag, claim.budget_id or ""))
+            measure = "u" if claim.measure is Measure.USES else "m"
+            args += (measure, limit, claim.window_ends_at_ms or 0)
+        reply = await self._link.script(self._place, step_keys, args)
+        if reply[0] != b"placed":
+            return replies.refused(reply, hold.scopes)
+        self._remember(hold_id, hold.account, step_keys[4:])
+        _, granted, available, state, replayed, shortfalls = reply
+        return Placed(hold_id, granted, available, state.decode(), replayed == 1, shortfalls)
+
+    async def extend_to(self, hold_id: str, total: int) -> Extended | Refused:
+        """Reserve up to `total` in all (never above the hold's ceiling)."""
+        return await self._resize(self._extend_to, hold_id, total)
+
+    async def shrink_to(self, hold_id: str, total: int) -> Extended | Refused:
+        """Give back what is reserved above `total` (never below what was earned)."""
+        return await self._resize(self._shrink_to, hold_id, total)
+
+    async def _resize(self, script: Script, hold_id: str, total: int) -> Extended | Refused:
+        check_amount("total", total)
+        of_tag = keys.tag(hold_id)
+        account = await self._account_of(hold_id)
+        if account is None:
+            return Refused(Refusal.NOT_OPEN)
+        step_keys = [f"{of_tag}a:{account}", f"{of_tag}h:{hold_id}", f"{of_tag}journal"]
+        reply = await self._on_scopes(script, hold_id, account, step_keys, (hold_id, total))
+        if reply[0] != b"extended":
+            return replies.refused(reply)
+        return Extended(granted=reply[1], available=reply[2])
+
+    async def checkpoint(self, hold_id: str, earned: int) -> Renewed | Refused:
+        """Write down what was earned so far and renew the hold."""
+        check_amount("earned", earned)
+        of_tag = keys.tag(hold_id)
+        step_keys = (f"{of_tag}h:{hold_id}", f"{of_tag}open")
+        reply = await self._link.script(self._checkpoint, step_keys, (hold_id, earned))
+        return Renewed(earned=reply[1]) if reply[0] == b"renewed" else replies.refused(reply)
+
+    async def post(self, hold_id: str, cost: int, *, account: str, outcome: bytes = b"") -> Posted | Refused:
+        """Charge `cost` and end the hold. A hold that is forgotten (retention) counts as unknown: replay no older posts."""
+        check_amount("cost", cost)
+        step_keys = _ending_keys(_tag_of(hold_id, account), account, hold_id)
+        return await self._end(self._post, hold_id, account, step_keys, (hold_id, account, cost, outcome, self._retention))
+
+    async def void(self, hold_id: str, *, account: str, outcome: bytes = b"") -> Posted | Refused:
+        """End the hold at no charge; an unknown one can then never be placed."""
+        step_keys = _ending_keys(_tag_of(hold_id, account), account, hold_id)
+        return await self._end(self._void, hold_id, account, step_keys, (hold_id, account, outcome, self._retention))
+
+    async def expire(self, hold_id: str, *, lease_gone: bool = False) -> Posted | Refused:
+        """Post a hold that was left behind at its checkpoint. `lease_gone`: the caller has seen that the worker's lease is."""
+        account = await self._account_of(hold_id)
+        if account is None:
+            return Refused(Refusal.NOT_OPEN)
+        step_keys = _ending_keys(keys.tag(hold_id), account, hold_id)
+        return await self._end(self._expire, hold_id, account, step_keys, (hold_id, self._retention, int(lease_gone)))
+
+    async def credit(
+        self,
+        credit_id: str,
+        account: str,
+        amount: int,
+        *,
+        unit: Unit,
+        rate: Rate,
+        source: str,
+        cause: str = "payment",
+        pocket: str | None = None,
+        account_class: str | None = None,
+    ) -> Credited | Refused:
+        """Add money, once per id; the account is made by its first credit. `pocket`: for people, by default prepaid; a class
+        `envelope` account and an agent's have one pocket."""
+        check_amount("amount", amount, least=1)
+        mode = member("cause", CreditCause, cause).mode
+        one_pocket = unit is Unit.MSAT or account_class == "envelope"
+        place = "" if one_pocket else pocket_name(pocket)
+        of_tag = keys.tag(account)
+        house = keys.house_account(unit.value, of_tag)
+        step_keys = [f"{of_tag}a:{account}", f"{of_tag}accounts", f"{of_tag}journal"]
+        if mode is CreditMode.HOUSE:
+            step_keys.append(f"{of_tag}a:{house}")
+        kind = account_class or ("agent" if unit is Unit.MSAT else "person")
+        args = (account, credit_id, amount, unit.value, rate.microusd_per_btc, source, cause, mode.value, place, kind, house)
+        reply = await self._link.script(self._credit, step_keys, args)
+        if reply[0] not in (b"applied", b"replayed"):
+            return replies.refused(reply)
+        return Credited(outcome=reply[0].decode(), available=reply[1], debt_paid=reply[2])
+
+    async def debit(
+        self, debit_id: str, account: str, amount: int, *, cause: str, pocket: str | None = None
+    ) -> Debited | Refused:
+        """Take money back, once per id: what is available, the rest becomes debt."""
+        check_amount("amount", amount, least=1)
+        member("cause", DebitCause, cause)
+        of_tag = keys.tag(account)
+        step_keys = (f"{of_tag}a:{account}", f"{of_tag}journal")
+        args = (account, debit_id, amount, cause, pocket_name(pocket))
+        reply = await self._link.script(self._debit, step_keys, args)
+        if reply[0] != b"debited":
+            return replies.refused(reply)
+        return Debited(taken=reply[1], owed=reply[2], available=reply[3], replayed=reply[4] == 1)
+
+    async def _end(
+        self, script: Script, hold_id: str, account: str, step_keys: list[str], args: tuple[bytes | str | int, ...]
+    ) -> Posted | Refused:
+        answer = replies.ended(await self._on_scopes(script, hold_id, account, step_keys, args))
+        self._known.pop(hold_id, None)
+        return answer
+
+    async def _on_scopes(
+        self, script: Script, hold_id: str, account: str, step_keys: list[str], args: tuple[bytes | str | int, ...]
+    ) -> Any:
+        """Call a step of a hold with its scopes' keys; a script that knows better tells them, and is asked again."""
+        known = self._known.get(hold_id)
+        reply = await self._link.script(script, step_keys + known[1] if known else step_keys, args)
+        if reply[0] == b"keys":
+            told = [key.decode() for key in reply[1:]]
+            self._remember(hold_id, account, told)
+            reply = await self._link.script(script, step_keys + told, args)
+        return reply
+
+    async def _account_of(self, hold_id: str) -> str | None:
+        known = self._known.get(hold_id)
+        if known:
+            return known[0]
+        record = await self.hold(hold_id)
+        return record.account if record else None
+
+    def _remember(self, hold_id: str, account: str, scope_keys: list[str]) -> None:
+        if len(self._known) >= _REMEMBERED_HOLDS_MAX:
+            del self._known[next(iter(self._known))]
+        self._known[hold_id] = (account, scope_keys)
+
+
+def _ending_keys(of_tag: str, account: str, hold_id: str) -> list[str]:
+    return [f"{of_tag}a:{account}", f"{of_tag}h:{hold_id}", f"{of_tag}open", f"{of_tag}journal"]
+
+
+def _tag_of(hold_id: str, account: str) -> str:
+    """The partition of a step. Errors: ValueError where hold and account lie in two: no step could be atomic."""
+    of_tag = keys.tag(hold_id)
+    if keys.tag(account) != of_tag:
+        message = f"the hold {hold_id[:40]!r} lies in another partition than its account"
+        raise ValueError(message)
+    return of_tag

@@ -1,0 +1,17 @@
+#!lua flags=allow-oom
+-- uses: prelude
+-- checkpoint: write down what an open hold has earned so far (absolute, never falls) and renew it. Moves no money.
+-- KEYS  hold, open holds
+-- ARGV  1 hold id, 2 earned
+-- reply {'renewed', earned} | {'not_open'}: also once the hold has passed its greatest age
+
+local id, earned = name_of(ARGV[1], 'hold'), int(ARGV[2], 'earned')
+local hold, now = hold_of(KEYS[1]), now_ms()
+if not hold or hold[STATE] ~= 'open' or now >= hold[MUST_END] then return {'not_open'} end
+hold[EARNED] = math.max(hold[EARNED], earned)
+if hold[OWNER] == '' then
+  hold[RENEWED_UNTIL] = math.min(now + hold[LIFETIME], hold[MUST_END])
+  redis.call('ZADD', KEYS[2], digits(hold[RENEWED_UNTIL]), id)
+end
+redis.call('SET', KEYS[1], cmsgpack.pack(hold))
+return {'renewed', hold[EARNED]}

@@ -1,0 +1,95 @@
+#!lua
+-- uses: prelude
+-- place: reserve the most there is between floor and ceiling, on the account and on every scope, or say what refuses.
+-- KEYS  account, hold, open holds, journal; then per scope its counter and, where it has one, its budget record
+-- ARGV  1 hold id, 2 account id, 3 floor, 4 first, 5 ceiling, 6 rate, 7 worker, 8 owner ('' the worker's own),
+--       9 lifetime ms, 10 greatest age ms, 11 field of the credit ('' none), 12 field of the revocation ('' none), 13 labels,
+--       14 shortfalls from which on to refuse (0 never), 15 ms that a counter outlives its window;
+--       then per scope: 'm' money or 'u' uses, limit ('' it stands in the budget), window's end ms (0 none)
+-- reply {'placed', granted, available, state, replayed 0|1, shortfalls}
+--       {reason, available, held, [rate | scope's place from 1, limit, used, held]}
+
+local id, account_id = name_of(ARGV[1], 'hold'), name_of(ARGV[2], 'account')
+local floor, first, ceiling = int(ARGV[3], 'floor'), int(ARGV[4], 'first'), int(ARGV[5], 'ceiling')
+local rate, lifetime, greatest_age = int(ARGV[6], 'rate'), int(ARGV[9], 'lifetime'), int(ARGV[10], 'greatest age')
+local most_shortfalls, outlives = int(ARGV[14], 'most shortfalls'), int(ARGV[15], 'outlives')
+local worker, owner, labels = ARGV[7], ARGV[8], ARGV[13]
+if floor > first or first > ceiling then fail('floor <= first <= ceiling') end
+if owner ~= '' then name_of(owner, 'owner') end
+local scopes, key, arg = {}, 5, 16
+while KEYS[key] do
+  local measure, limit, ends_at = ARGV[arg], ARGV[arg + 1], int(ARGV[arg + 2], 'window end')
+  if measure ~= 'm' and measure ~= 'u' then fail('measure is m or u') end
+  local budget = ''
+  if limit == '' then
+    key = key + 1
+    budget = KEYS[key] or fail('a scope without a limit needs a budget')
+    scopes[#scopes + 1] = {KEYS[key - 1], budget, measure, -1, ends_at}
+  else
+    scopes[#scopes + 1] = {KEYS[key], '', measure, int(limit, 'limit'), ends_at}
+  end
+  key, arg = key + 1, arg + 3
+end
+if #ARGV ~= arg - 1 then fail('as many scopes in KEYS as in ARGV') end
+
+local now = now_ms()
+local account, credit, revoked = account_of(KEYS[1], ARGV[11], ARGV[12])
+local before = hold_of(KEYS[2])
+redis.call('ZSCORE', KEYS[3], id)
+if before then
+  local available, held = account and account.available or 0, account and account.held or 0
+  if before[STATE] == 'voided' then return {'voided', available, held} end
+  local same = before[ACCOUNT] == account_id and before[FLOOR] == floor and before[FIRST] == first
+    and before[CEILING] == ceiling and before[RATE] == rate and before[OWNER] == owner and #before[SCOPES] == #scopes
+  for i, scope in ipairs(scopes) do same = same and before[SCOPES][i][1] == scope[1] end
+  if not same then return {'foreign', available, held} end
+  return {'placed', before[AMOUNT], available, before[STATE], 1, account and account.shortfalls or 0}
+end
+if ARGV[12] ~= '' and revoked then return {'revoked', 0, 0} end
+if not account then return {'no_account', 0, 0} end
+local function refuse(reason, ...)
+  return {reason, account.available, account.held, ...}
+end
+if account.frozen then return refuse('frozen') end
+if ARGV[11] ~= '' and not credit then return refuse('credit_unknown') end
+if account.debt > 0 then return refuse('debt') end
+if account.rate ~= rate then return refuse('rate_changed', account.rate) end
+if most_shortfalls > 0 and account.shortfalls >= most_shortfalls then return refuse('too_many_shortfalls') end
+
+local room, counters = account.available, {}
+for i, scope in ipairs(scopes) do
+  local limit = scope[4]
+  if scope[5] > 0 and now >= scope[5] then return refuse('stale_window', i, 0, 0, 0) end
+  if scope[2] ~= '' then
+    local budget = redis.call('HMGET', scope[2], 'limit', 'state')
+    if not budget[1] then return refuse('no_budget', i, 0, 0, 0) end
+    limit = stored(budget[1], 'limit')
+    if budget[2] ~= 'active' then return refuse('paused', i, limit, 0, 0) end
+  end
+  local v = redis.call('HMGET', scope[1], 'used', 'held')
+  local used, held = stored(v[1], 'used'), stored(v[2], 'held')
+  local left, least = limit - used - held, floor
+  if scope[3] == 'u' then least = 1 else room = math.min(room, left) end
+  if left < least then return refuse('limit', i, limit, used, held) end
+  counters[i] = {used = used, held = held, fresh = not v[1]}
+end
+if room < floor then return refuse('insufficient') end
+
+local grant = math.min(first, room)
+local must_end = now + greatest_age
+local renewed_until = owner == '' and math.min(now + lifetime, must_end) or must_end
+local split = {}
+reserve(account, split, grant)
+journal(KEYS[4], 'place', now, account_id, id, 0 - grant, grant, 0, 0, 0, owner ~= '' and ' owner=' .. owner or '')
+save_account(KEYS[1], account)
+redis.call('SET', KEYS[2], cmsgpack.pack({'open', account_id, floor, first, ceiling, grant, 0, 0, 0, rate, worker, owner,
+  now, renewed_until, lifetime, must_end, 0, split, scopes, labels, '', -1}))
+redis.call('ZADD', KEYS[3], digits(owner == '' and renewed_until or EXACT), id)
+for i, scope in ipairs(scopes) do
+  local held = counters[i].held + (scope[3] == 'u' and 1 or grant)
+  redis.call('HSET', scope[1], 'used', digits(counters[i].used), 'held', digits(held))
+  if counters[i].fresh and scope[5] > 0 then
+    redis.call('PEXPIREAT', scope[1], digits(scope[5] + outlives))
+  end
+end
+return {'placed', grant, account.available, 'open', 0, account.shortfalls}

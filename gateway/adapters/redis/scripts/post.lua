@@ -1,0 +1,56 @@
+#!lua flags=allow-oom
+-- uses: prelude settle
+-- post: charge `cost` and end the hold. On an expired hold the difference is taken as late_post; on an unknown hold the
+-- whole as orphan_post; once each. A hold that has ended answers as it ended.
+-- KEYS  account, hold, open holds, journal; then the keys of the hold's scopes
+-- ARGV  1 hold id, 2 account id, 3 cost, 4 outcome, 5 retention ms
+-- reply {'ended', state, posted, shortfall, available, replayed 0|1, pockets...} | {'foreign' | 'no_account', available, held}
+--       | {'keys', ...}: come again with these scope keys
+
+local id, account_id = name_of(ARGV[1], 'hold'), name_of(ARGV[2], 'account')
+local cost, outcome, retention = int(ARGV[3], 'cost'), ARGV[4], int(ARGV[5], 'retention')
+if not outcome or retention == 0 then fail('outcome and retention') end
+local hold, now = hold_of(KEYS[2]), now_ms()
+local account = account_of(KEYS[1])
+redis.call('ZSCORE', KEYS[3], id)
+if not account then return {'no_account', 0, 0} end
+if hold and hold[ACCOUNT] ~= account_id then return {'foreign', account.available, account.held} end
+
+if hold and hold[STATE] == 'open' then
+  local counters = counters_of(hold, 5)
+  if not counters then return keys_reply(hold) end
+  return settle(id, hold, account, counters, now, 'posted', cost, outcome, retention)
+end
+if hold and (hold[STATE] ~= 'expired' or hold[COST] >= 0) then
+  local same = hold[STATE] == 'voided' or hold[COST] == cost
+  return same and posted_reply(hold, account, 1) or {'foreign', account.available, account.held}
+end
+
+local kind, counters = 'late_post', {}
+if hold then
+  counters = counters_of(hold, 5)
+  if not counters then return keys_reply(hold) end
+else
+  kind = 'orphan_post'
+  hold = {'posted', account_id, 0, 0, cost, 0, 0, 0, 0, account.rate, '', '', now, now, 0, now, now, {}, {}, '', '', cost}
+end
+local extra = math.max(math.min(cost, hold[CEILING]) - hold[POSTED], 0)
+if extra > 0 then extra = math.min(extra, room_of(account, counters)) end
+take(account, hold[SPLIT], extra)
+local counted = hold[SHORTFALL] > 0
+hold[POSTED] = hold[POSTED] + extra
+hold[SHORTFALL], hold[COST], hold[OUTCOME] = math.max(cost - hold[POSTED], 0), cost, outcome
+local more = hold[SHORTFALL] > 0 and ' shortfall=' .. digits(hold[SHORTFALL]) or ''
+for i, counter in ipairs(counters) do
+  if counter.gone then more = more .. ' scope_lost=' .. i end
+  counter.used = counter.used + (counter.measure == 'm' and extra or hold[EARNED] == 0 and 1 or 0)
+end
+
+journal(KEYS[4], kind, now, account_id, id, 0 - extra, 0, 0, extra, 0, more)
+save_account(KEYS[1], account)
+if hold[SHORTFALL] > 0 and not counted then
+  redis.call('HSET', KEYS[1], 'shortfalls', digits(account.shortfalls + 1))
+end
+redis.call('SET', KEYS[2], cmsgpack.pack(hold), 'PX', digits(retention))
+for _, counter in ipairs(counters) do save_counter(counter) end
+return posted_reply(hold, account, 0)
