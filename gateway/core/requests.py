@@ -21,8 +21,10 @@ def read_request(
             return openai_chat.read_chat(body, path_model, limits)
         case Operation.MESSAGES:
             return anthropic.read_messages(body, path_model, limits)
-        case Operation.RESPONSES | Operation.RESPONSES_COMPACT:
+        case Operation.RESPONSES:
             return openai_responses.read_responses(body, path_model, limits)
+        case Operation.RESPONSES_COMPACT:
+            return openai_responses.read_responses(body, path_model, limits, has_limit=False)
         case Operation.GENERATE:
             return gemini.read_generate(body, path_model, limits, stream=False)
         case Operation.STREAM_GENERATE:

@@ -8,6 +8,7 @@ stream shows, so those are held whole.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -18,7 +19,6 @@ from gateway.core.dialects.reading import flag, given, limit_tokens, refuse
 from gateway.core.dialects.reasoning import may_reason
 from gateway.core.dialects.tools import GREATEST_TOOL_CALLS, Tool, ToolFees, openai_tools
 from gateway.core.facts import RequestFacts, RequestLimits
-
 
 _NOTHING = msgspec.Raw()
 
@@ -70,8 +70,10 @@ _scan = reading.NameScan(
 )
 
 
-def read_responses(body: bytes, path_model: str | None, limits: RequestLimits) -> RequestFacts:
-    """Facts of a Responses request; InvalidRequest names the field."""
+def read_responses(
+    body: bytes, path_model: str | None, limits: RequestLimits, *, has_limit: bool = True
+) -> RequestFacts:
+    """Facts of a Responses request; InvalidRequest names the field. `has_limit` is false for compaction, which takes none."""
     request = reading.decode(_DECODER, body)
     found = _scan(body, request)
     model = reading.model_name(request.model, path_model)
@@ -79,8 +81,11 @@ def read_responses(body: bytes, path_model: str | None, limits: RequestLimits) -
     limit = limit_tokens(request.max_output_tokens, "max_output_tokens", greatest=limits.greatest_limit)
     bound = len(body) + limits.overhead_tokens
     if found.keys() <= _COMMON and not isinstance(request.input, list):
-        return RequestFacts(model, stream, limit, 1, bound, shows_all=stream and not may_reason(model))
-    return _read_rest(request, found, model, stream, limit, bound, limits)
+        return RequestFacts(
+            model, stream, limit, 1, bound, shows_all=stream and not may_reason(model), limit_can_be_spliced=has_limit
+        )
+    facts = _read_rest(request, found, model, stream, limit, bound, limits)
+    return facts if has_limit else replace(facts, limit_can_be_spliced=False)
 
 
 def _read_rest(
