@@ -1,9 +1,9 @@
 """Tokens: minted and verified with keys that are derived, so that there is nothing to store and nothing to lose.
 
-The root key of a token is HMAC(master secret, identifier). The identifier is 66 bytes, big-endian: version 0, payment hash, token
-id. Several master secrets may be configured, newest first: the newest mints, all of them verify, so that a secret can be replaced
-while tokens of the old one are still out. The binary is version 2 as pymacaroons writes it; the chain of HMACs is computed here,
-because the one right after each caveat is the name of that caveat's counter.
+The root key of a token is HMAC(master secret, identifier). The identifier is 66 bytes, big-endian: version 0, payment
+hash, token id. Several master secrets may be configured, newest first: the newest mints, all of them verify, so that
+a secret can be replaced while tokens of the old one are still out. The binary is version 2 as pymacaroons writes it;
+the chain of HMACs is computed here, because the one right after each caveat is the name of that caveat's counter.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Mint:
 
 
 def load_master_secrets(environment: Mapping[str, str], data_dir: Path) -> tuple[bytes, ...]:
-    """From the environment (hexadecimal, newest first, commas between), else from `data_dir/master-secret`, which is made on the
-    first start, readable by its owner alone.
+    """From the environment (hexadecimal, newest first, commas between), else from `data_dir/master-secret`, which is
+    made on the first start, readable by its owner alone.
 
     Errors: ValueError when what is there cannot be used; PermissionError when others can read the file.
     """

@@ -1,7 +1,7 @@
 """One restriction of a token: `key=value`, split at the first `=`, parsed into a value.
 
-A caveat that nobody here knows becomes `Unreadable`, never nothing, because a restriction that cannot be enforced must not be
-skipped (other implementations skip it). Policy may list keys that are safe to pass over.
+A caveat that nobody here knows becomes `Unreadable`, never nothing, because a restriction that cannot be enforced
+must not be skipped (other implementations skip it). Policy may list keys that are safe to pass over.
 """
 
 from __future__ import annotations

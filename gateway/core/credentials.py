@@ -1,9 +1,9 @@
 """Who shows what: the credential of a request, read once from its raw headers and query.
 
 All forms of the HTTP contract end in one value, so that nobody further in reads a header again, and the digest that the
-verifier remembers is of what was decoded: every spelling of one credential is one credential. A key that has no form of ours
-counts as none (SDKs insist on sending something). Whatever can carry a credential is named here too, so that what is
-parsed and what is withheld from upstreams cannot drift apart.
+verifier remembers is of what was decoded: every spelling of one credential is one credential. A key that has no form
+of ours counts as none (SDKs insist on sending something). Whatever can carry a credential is named here too, so that
+what is parsed and what is withheld from upstreams cannot drift apart.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class AppKey:
 
 @dataclass(frozen=True, slots=True)
 class L402Credential:
-    """Macaroons and preimage as shown; nothing is verified yet. `preimage` None where only a caveat may carry it. `digest` is
-    of the decoded bytes, and the same for every spelling."""
+    """Macaroons and preimage as shown; nothing is verified yet. `preimage` None where only a caveat may carry it.
+    `digest` is of the decoded bytes, and the same for every spelling."""
 
     macaroons: tuple[bytes, ...]
     preimage: bytes | None

@@ -1,8 +1,9 @@
 """Leftovers paid back over Lightning: what a refund is, and when it may be sent, ended or given up.
 
-Invariants: one refund per payment hash of its invoice, ever; nothing is sent before its intent is durable; money goes back to
-the account only when the node says that the payment failed (or knows nothing of it) *and* the invoice has expired, because
-until then a worker that was frozen in the middle may wake and send. An attempt never ends by a timeout of ours.
+Invariants: one refund per payment hash of its invoice, ever; nothing is sent before its intent is durable; money goes
+back to the account only when the node says that the payment failed (or knows nothing of it) *and* the invoice has
+expired, because until then a worker that was frozen in the middle may wake and send. An attempt never ends by a
+timeout of ours.
 """
 
 from __future__ import annotations
@@ -140,8 +141,8 @@ def check_invoice(policy: RefundPolicy, *, expires_at_s: int, final_cltv_delta: 
 
 
 def is_durable(refund: Refund, durability: Durability, policy: RefundPolicy) -> bool:
-    """Whether the refund's record has certainly reached the disk. A round trip that says so is no proof; the same run of the
-    store, two fsync intervals later, is."""
+    """Whether the refund's record has certainly reached the disk. A round trip that says so is no proof; the same run
+    of the store, two fsync intervals later, is."""
     if durability.run_id != refund.run_id:
         return False
     return durability.always or durability.now_ms - refund.written_at_ms >= policy.durable_after_ms

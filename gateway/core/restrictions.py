@@ -1,8 +1,8 @@
 """What a token allows: its caveats folded once into restrictions, the restrictions judged for each request.
 
-Caveats only ever restrict: every one of them is enforced, a repeat must lie within what came before it, and whatever cannot be
-enforced denies. Counters (`n_uses`, `max_sats`) are kept under the HMAC right after their caveat, so that appending another
-caveat, or the same one again, never starts them afresh.
+Caveats only ever restrict: every one of them is enforced, a repeat must lie within what came before it, and whatever
+cannot be enforced denies. Counters (`n_uses`, `max_sats`) are kept under the HMAC right after their caveat, so that
+appending another caveat, or the same one again, never starts them afresh.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from gateway.core.holds import Measure, ScopeClaim
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """The facts that caveats are judged on. `path` is decoded once, without query. `names` are what a capability can mean here:
-    the route's name, the operation, the upstream."""
+    """The facts that caveats are judged on. `path` is decoded once, without query. `names` are what a capability can
+    mean here: the operation, the upstream. `service` None: what every service shares (a balance)."""
 
     now_s: int
-    service: str
+    service: str | None
     method: str
     path: str
     route: str = ""
@@ -98,7 +98,7 @@ def judge(restrictions: Restrictions | Denied, context: RequestContext) -> Allow
         return restrictions
     if context.now_s >= restrictions.expires_at_s:
         return Denied("the token has expired", expired=True)
-    if context.service not in restrictions.services:
+    if context.service is not None and context.service not in restrictions.services:
         return Denied("the token is for another service")
     for service, names in restrictions.capabilities:
         if service == context.service and context.route not in names and names.isdisjoint(context.names):
