@@ -132,45 +132,6 @@ def read_memo(text: str, *, amount_msat: int, keys: Sequence[bytes]) -> Memo | N
 
 def www_authenticate(challenge: Challenge) -> str:
     """The header's value; this order, and no other parameter by these names."""
-    return f'L402 macaroon="{challenge.macaroon}", invoice="{challenge.invoice}", version="0",
-    token="{challenge.macaroon}"'
-
-
-def challenge_members(
-    challenge: Challenge, *, payment_methods: Sequence[str], cost_nanousd: int | None
-) -> dict[str, Any]:
-    """The members of the 402 body. `cost_nanousd` is the price of the request where it is known, else what the
-    deposit is worth."""
-    payment_hash = challenge.payment_hash.hex()
-    expires_at = datetime.fromtimestamp(challenge.expires_at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    worth = cost_nanousd if cost_nanousd is not None else _worth_nanousd(challenge)
-    return {
-        "cost": {"amount": usd_string(worth), "currency": "USD"},
-        "payment_methods": list(payment_methods),
-        "invoice": challenge.invoice,
-        "macaroon": challenge.macaroon,
-        "paymentHash": payment_hash,
-        "payment_hash": payment_hash,
-        "amountSats": challenge.amount_sats,
-        "amount_sats": challenge.amount_sats,
-        "priceSats": challenge.amount_sats,
-        "creditSats": challenge.amount_sats,
-        "expiresAt": expires_at,
-        "expires_at": expires_at,
-    }
-
-
-def token_of_top_up(shown_token_id: bytes, *, attenuated: bool) -> bytes | None:
-    """The token that a spent credential's challenge carries: its own while only we restricted it, else None (a new
-    one). A delegate who pays one sat must not come to own the whole balance."""
-    return None if attenuated else shown_token_id
-
-
-def _worth_nanousd(challenge: Challenge) -> int:
-    return challenge.amount_sats * MSAT_PER_SAT * challenge.rate.microusd_per_btc * 1_000 // MSAT_PER_BTC
-
-
-def _memo_text(memo: Memo) -> str:
     token = challenge.macaroon
     return f'L402 macaroon="{token}", invoice="{challenge.invoice}", version="0", token="{token}"'
 
