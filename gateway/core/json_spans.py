@@ -13,9 +13,14 @@ from typing import NamedTuple
 
 # Everything up to the next bracket, whole strings included. Possessive, so that no input makes it try again.
 _TO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+([\[\]{}])', re.DOTALL)
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_SCALAR = re.compile(rb"[^,\]}\s]++")
-_SPACE = re.compile(rb"[ \t\r\n]*+")
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_SPACES = rb"[ \t\r\n]*+"
+_SPACE = re.compile(_SPACES)
+# A name, and its value where that is a string, a number or a word; of an object or array only the place.
+_MEMBER = re.compile(
+    _SPACES + b"(" + _STRING + b")" + _SPACES + b":" + _SPACES + b"(" + _STRING + rb'|[^",\]\[{}\s]++|(?=[\[{]))',
+    re.DOTALL,
+)
 _OPENING = frozenset(b"{[")
 
 
@@ -36,20 +41,6 @@ def skip_space(body: bytes, at: int) -> int:
     """The first place from `at` on that is not white space."""
     match = _SPACE.match(body, at)
     return match.end() if match else at
-
-
-def value_end(body: bytes, at: int) -> int:
-    """The end of the value that begins at `at`."""
-    first = body[at : at + 1]
-    if first == b'"':
-        match = _STRING.match(body, at)
-    elif first in (b"{", b"["):
-        return _nested_end(body, at)
-    else:
-        match = _SCALAR.match(body, at)
-    if match is None:
-        raise NotAnObject(f"no JSON value at byte {at}")
-    return match.end()
 
 
 def _nested_end(body: bytes, at: int) -> int:
@@ -74,18 +65,21 @@ def members(body: bytes, at: int = 0) -> list[Member]:
     if body[at : at + 1] != b"{":
         raise NotAnObject(f"no JSON object at byte {at}")
     found: list[Member] = []
-    at = skip_space(body, at + 1)
-    while body[at : at + 1] != b"}":
-        match = _STRING.match(body, at)
+    at += 1
+    while True:
+        match = _MEMBER.match(body, at)
         if match is None:
+            at = skip_space(body, at)
+            if body[at : at + 1] == b"}":
+                return found
             raise NotAnObject(f"no member at byte {at}")
-        start = skip_space(body, skip_space(body, match.end()) + 1)
-        end = value_end(body, start)
-        found.append(Member(_name(match.group()), at, start, end))
+        start, end = match.span(2)
+        if start == end:
+            end = _nested_end(body, start)
+        found.append(Member(_name(match.group(1)), match.start(1), start, end))
         at = skip_space(body, end)
         if body[at : at + 1] == b",":
-            at = skip_space(body, at + 1)
-    return found
+            at += 1
 
 
 def _name(quoted: bytes) -> str:

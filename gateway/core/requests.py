@@ -6,6 +6,8 @@ Nothing is guessed in the caller's favour: what could cost more than the facts s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from gateway.core.dialects import anthropic, gemini, ollama, openai_chat, openai_media, openai_responses, reading
 from gateway.core.facts import RequestFacts, RequestLimits
 from gateway.core.operations import Operation
@@ -16,33 +18,46 @@ def read_request(
 ) -> RequestFacts:
     """The facts of a request whose body is JSON (or none, for listings, raw routes and realtime). `path_model` is the model
     that path or query name; it goes before the body's. Uploads in parts: `gateway.core.multipart.upload_request`."""
-    match operation:
-        case Operation.CHAT | Operation.COMPLETIONS:
-            return openai_chat.read_chat(body, path_model, limits)
-        case Operation.MESSAGES:
-            return anthropic.read_messages(body, path_model, limits)
-        case Operation.RESPONSES:
-            return openai_responses.read_responses(body, path_model, limits)
-        case Operation.RESPONSES_COMPACT:
-            return openai_responses.read_responses(body, path_model, limits, has_limit=False)
-        case Operation.GENERATE:
-            return gemini.read_generate(body, path_model, limits, stream=False)
-        case Operation.STREAM_GENERATE:
-            return gemini.read_generate(body, path_model, limits, stream=True)
-        case Operation.EMBED:
-            return gemini.read_embed(body, path_model, limits)
-        case Operation.OLLAMA_CHAT | Operation.OLLAMA_GENERATE:
-            return ollama.read_ollama(body, path_model, limits)
-        case Operation.EMBEDDINGS:
-            return openai_media.read_embeddings(body, path_model, limits)
-        case Operation.IMAGES_GENERATIONS | Operation.IMAGES_EDITS:
-            return openai_media.read_images(body, path_model, limits)
-        case Operation.SPEECH:
-            return openai_media.read_speech(body, path_model, limits)
-        case Operation.INPUT_TOKENS | Operation.TRANSCRIPTIONS:
-            return reading.read_model_only(body, path_model, limits)
-        case Operation.REALTIME:
-            model = reading.model_name(path_model, None)
-            return RequestFacts(model, True, audio_output=True, limit_can_be_spliced=False)
-        case Operation.LISTING | Operation.RAW:
-            return RequestFacts(path_model or "", input_bound_tokens=len(body), limit_can_be_spliced=False)
+    return _READERS[operation](body, path_model, limits)
+
+
+def _stream_generate(body: bytes, path_model: str | None, limits: RequestLimits) -> RequestFacts:
+    return gemini.read_generate(body, path_model, limits, stream=True)
+
+
+def _compact(body: bytes, path_model: str | None, limits: RequestLimits) -> RequestFacts:
+    return openai_responses.read_responses(body, path_model, limits, has_limit=False)
+
+
+def _realtime(body: bytes, path_model: str | None, limits: RequestLimits) -> RequestFacts:
+    """A session has no body; what it says comes later, and no limit bounds it."""
+    model = reading.model_name(path_model, None)
+    return RequestFacts(model, True, audio_output=True, limit_can_be_spliced=False)
+
+
+def _unread(body: bytes, path_model: str | None, limits: RequestLimits) -> RequestFacts:
+    """Nobody reads these bodies: listings have none, raw routes have a price for the call."""
+    return RequestFacts(path_model or "", input_bound_tokens=len(body), limit_can_be_spliced=False)
+
+
+_READERS: Mapping[Operation, Callable[[bytes, str | None, RequestLimits], RequestFacts]] = {
+    Operation.CHAT: openai_chat.read_chat,
+    Operation.COMPLETIONS: openai_chat.read_chat,
+    Operation.RESPONSES: openai_responses.read_responses,
+    Operation.RESPONSES_COMPACT: _compact,
+    Operation.INPUT_TOKENS: reading.read_model_only,
+    Operation.EMBEDDINGS: openai_media.read_embeddings,
+    Operation.IMAGES_GENERATIONS: openai_media.read_images,
+    Operation.IMAGES_EDITS: openai_media.read_images,
+    Operation.TRANSCRIPTIONS: reading.read_model_only,
+    Operation.SPEECH: openai_media.read_speech,
+    Operation.REALTIME: _realtime,
+    Operation.MESSAGES: anthropic.read_messages,
+    Operation.GENERATE: gemini.read_generate,
+    Operation.STREAM_GENERATE: _stream_generate,
+    Operation.EMBED: gemini.read_embed,
+    Operation.OLLAMA_CHAT: ollama.read_ollama,
+    Operation.OLLAMA_GENERATE: ollama.read_ollama,
+    Operation.LISTING: _unread,
+    Operation.RAW: _unread,
+}

@@ -20,6 +20,19 @@ _CHAT_LIMITS = ("max_completion_tokens", "max_tokens")
 # OpenAI's own reasoning models refuse `max_tokens`; many who speak its dialect do not know `max_completion_tokens`.
 _NEW_LIMIT_NAME = re.compile(r"(?:^|[/.])(?:o[1-9](?![0-9a-z])|gpt-(?!35)(?:[5-9]|\d\d)|codex)", re.IGNORECASE)
 _NO_LIMIT = frozenset({-1, -2})  # Ollama's words for none
+# Names that must not stand anywhere in a body for a limit to be simply put first, and what is put there.
+_PLACES = {
+    Operation.CHAT: ((b'"max_tokens"', b'"max_completion_tokens"'), b'"max_tokens":%d'),
+    Operation.COMPLETIONS: ((b'"max_tokens"',), b'"max_tokens":%d'),
+    Operation.RESPONSES: ((b'"max_output_tokens"',), b'"max_output_tokens":%d'),
+    Operation.GENERATE: ((b'"generationConfig"', b'"generation_config"'), b'"generationConfig":{"maxOutputTokens":%d}'),
+    Operation.STREAM_GENERATE: (
+        (b'"generationConfig"', b'"generation_config"'),
+        b'"generationConfig":{"maxOutputTokens":%d}',
+    ),
+    Operation.OLLAMA_CHAT: ((b'"options"',), b'"options":{"num_predict":%d}'),
+    Operation.OLLAMA_GENERATE: ((b'"options"',), b'"options":{"num_predict":%d}'),
+}
 _USAGE = b'{"include_usage":true}'
 
 
@@ -30,6 +43,8 @@ def splice(
     asks = include_usage and operation in (Operation.CHAT, Operation.COMPLETIONS)
     if asks and b'"stream_options"' not in body and b"\\u" not in body:
         body, asks = _inserted_first(body, b'"stream_options":' + _USAGE), False
+    if output_limit_tokens is not None and facts.output_limit_tokens is None and b"\\u" not in body:
+        body, output_limit_tokens = _limited_first(operation, body, facts.model, output_limit_tokens)
     if not asks and output_limit_tokens is None:
         return body
     listed = members(body)
@@ -39,6 +54,18 @@ def splice(
     if output_limit_tokens is not None:
         edits += _limit_edits(operation, body, listed, facts.model, output_limit_tokens)
     return _applied(body, edits)
+
+
+def _limited_first(operation: Operation, body: bytes, model: str, limit: int) -> tuple[bytes, int | None]:
+    """The common case, a request that names no limit: without looking at its members. Gives the limit back where some
+    member in the body might be in the way."""
+    places = _PLACES.get(operation)
+    if places is None or any(name in body for name in places[0]):
+        return body, limit
+    written = places[1] % limit
+    if operation is Operation.CHAT and _NEW_LIMIT_NAME.search(model):
+        written = b'"max_completion_tokens":%d' % limit
+    return _inserted_first(body, written), None
 
 
 def _usage_edits(body: bytes, listed: Sequence[Member]) -> list[Edit]:
@@ -120,6 +147,8 @@ def _insertion(body: bytes, start: int, listed: Sequence[Member], member: bytes)
 
 
 def _inserted_first(body: bytes, member: bytes) -> bytes:
+    if body[:2] == b'{"':
+        return b"{%s,%s" % (member, body[1:])
     at = skip_space(body, 0) + 1
     more = body[skip_space(body, at) : skip_space(body, at) + 1] != b"}"
     return b"%s%s%s%s" % (body[:at], member, b"," if more else b"", body[at:])

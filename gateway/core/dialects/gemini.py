@@ -55,7 +55,7 @@ _scan = reading.NameScan(_NAMES, [name.decode() for name in (*_FILES[:2], *_INLI
 _COMMON = frozenset({b"generationconfig", b"maxoutputtokens"})
 
 
-def read_generate(body: bytes, path_model: str | None, limits: RequestLimits, *, stream: bool) -> RequestFacts:
+def read_generate(body: bytes, path_model: str | None, limits: RequestLimits, *, stream: bool = False) -> RequestFacts:
     """Facts of generateContent and streamGenerateContent; InvalidRequest names the field."""
     request = reading.decode(_DECODER, body)
     found = _scan(body, request)

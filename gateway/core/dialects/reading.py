@@ -65,24 +65,24 @@ class NameScan:
     def __call__(self, body: bytes, request: object) -> Mapping[bytes, int]:
         """How often each media name stands in the body. Raises InvalidRequest when a name that bears cost is given twice
         or in another spelling."""
-        found = self._find(body.lower())
         suspicious = b"\\u" in body and _ESCAPED_LETTER.search(body) is not None
         if not suspicious and not body.isascii():
             suspicious = any(letter in body for letter in _FOLDING_LETTERS)
         seen: dict[bytes, int] = {}
         attributes = self._attributes
-        for name in found:
+        for name in self._find(body.lower()):
             if name in seen:
                 seen[name] += 1
                 suspicious = suspicious or name in attributes
                 continue
             seen[name] = 1
-            attribute = attributes.get(name)
-            if attribute and getattr(request, attribute) is UNSET:
-                suspicious = True
+            if name in attributes:
+                attribute = attributes[name]
+                if attribute and getattr(request, attribute) is UNSET:
+                    suspicious = True
         if suspicious:
             self._check_strictly(body)
-            return self._media_of(json.loads(body))
+            return self._counted(body)
         return seen
 
     def _check_strictly(self, body: bytes) -> None:
@@ -106,16 +106,16 @@ class NameScan:
                 seen.add(name)
         return members
 
-    def _media_of(self, value: Any) -> dict[bytes, int]:
+    def _counted(self, body: bytes) -> dict[bytes, int]:
         """The same count on the parsed body, where a name may have been written with escapes."""
         counts: dict[bytes, int] = {}
-        waiting = [value]
+        waiting = [json.loads(body)]
         while waiting:
             item = waiting.pop()
             if isinstance(item, dict):
                 for name, member in item.items():
                     folded = name.casefold().encode("utf-8", "replace")
-                    if folded in self._media:
+                    if folded in self._media or folded in self._attributes:
                         counts[folded] = counts.get(folded, 0) + 1
                     waiting.append(member)
             elif isinstance(item, list):
