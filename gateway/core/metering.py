@@ -31,8 +31,17 @@ class TextCounter(Protocol):
 class StreamReader(Protocol):
     """Reads one stream. All counts are of what was fed so far and are never less after another feed."""
 
-    reported: Usage | None  # the latest usage the upstream reported (cumulative), None before
     error: bool  # the stream carried an error object
+
+    @property
+    def reported(self) -> Usage | None:
+        """The latest usage the upstream reported (cumulative), None before."""
+        ...
+
+    @property
+    def model(self) -> str | None:
+        """The model that the upstream says it served, None where it does not say."""
+        ...
 
     def feed(self, chunk: bytes) -> Piece:
         """Take what one read of the upstream returned; give whole events (an incomplete last one is kept)."""
@@ -59,7 +68,12 @@ class StreamReader(Protocol):
         """Final usage: what was reported, else what was counted (input from `input_bound_tokens`)."""
         ...
 
+    def plausible(self, usage: Usage) -> bool:
+        """False where the reported visible output (output less reasoning) is far above what was seen. Only sound where the
+        vocabulary is exact and every output token shows."""
+        ...
+
     def closing(self) -> bytes:
         """Events that end the stream cleanly where it was cut, in the dialect (finish_reason length / max_tokens / ...),
-        with usage if the client asked for it."""
+        with the usage that `usage` gave last, if the client asked for it."""
         ...

@@ -1,0 +1,60 @@
+"""Visible text of a stream, counted so that no way of cutting the stream changes the count.
+
+Text arrives in pieces that need not be tokens. It is gathered by channel (an answer, its reasoning, a tool call each have
+their own) and counted in blocks that end where every byte-pair vocabulary ends a word: a letter before a space or a
+punctuation mark. So the sum over blocks is the count of the whole text, whenever it was asked for. Text without such a place
+is cut at a fixed length, which depends on the text alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+
+from gateway.core.metering import TextCounter
+
+# Long enough that a cut inside a word is rare, short enough that counting the rest again costs a few microseconds.
+BLOCK_CHARACTERS = 256
+# Greedy: finds the last letter that is followed by a space or mark. Apostrophes join ("don't"), so they are not among them.
+_LAST_WORD_END = re.compile(r"(?s).*[^\W\d_](?=[ ,.;:!?()，。；：！？、])")
+
+
+class VisibleText:
+    """Counts the text of one stream. A copy is cheap, so that a reader can go back to where it was."""
+
+    __slots__ = ("_channels", "_counted", "_counter")
+
+    def __init__(self, counter: TextCounter) -> None:
+        self._counter = counter
+        self._counted = 0
+        self._channels: dict[Hashable, str] = {}
+
+    def add(self, channel: Hashable, text: str) -> None:
+        """More text of a channel."""
+        rest = self._channels.get(channel)
+        rest = text if rest is None else rest + text
+        while len(rest) > BLOCK_CHARACTERS:
+            match = _LAST_WORD_END.match(rest, 0, BLOCK_CHARACTERS)
+            # `match` sees no character beyond the block, so a word that ends exactly there is found in the next one.
+            end = match.end() if match is not None else BLOCK_CHARACTERS
+            self._counted += self._counter(rest[:end])
+            rest = rest[end:]
+        self._channels[channel] = rest
+
+    def end(self, channel: Hashable) -> None:
+        """The channel is complete: its rest is counted and forgotten."""
+        rest = self._channels.pop(channel, "")
+        if rest:
+            self._counted += self._counter(rest)
+
+    def count(self) -> int:
+        """Tokens of all text so far."""
+        counter = self._counter
+        return self._counted + sum(counter(rest) for rest in self._channels.values() if rest)
+
+    def copy(self) -> VisibleText:
+        """The same state, to go on from independently."""
+        twin = VisibleText(self._counter)
+        twin._counted = self._counted
+        twin._channels = self._channels.copy()
+        return twin
