@@ -6,7 +6,7 @@ What it promises to its callers:
   primacy, moves a slot, does not know the script.
 * A call whose outcome is unknown is told as such (`errors.OutcomeUnknown`), never as a plain failure. A script of
   the ledger is idempotent by its id, so `script` sends it once more, with the same keys and arguments, before it
-  says so; `command` never does.
+  says so; `command` does that for reads alone.
 * Everything else that the server refuses is a `RedisReplyError`, and for a script of the ledger that means: nothing
   changed.
 * No call takes much longer than `timeout_s`, also when the server has been stopped and its sockets are open.
@@ -17,22 +17,17 @@ The failure it prevents: a retry that pays twice, and a lost connection that is 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from gateway.adapters.redis.address import Layout, StoreUrl, parse_store_url
+from gateway.adapters.redis.call import Call, Script, failure_of
 from gateway.adapters.redis.connection import QUEUE_COMMANDS_MAX, Connection, Lost, RedisReplyError, pack
 from gateway.adapters.redis.topology import ClusterSlots, SentinelPrimary, SingleServer, Topology, ask
-from gateway.core.errors import OutcomeUnknown, Unavailable
 
 # A person waits at most this long for an admission; a failover takes longer in any case.
 DEFAULT_TIMEOUT_S = 2.0
-# The first pause lets a loop turn pass, the last one is a tenth of the default timeout.
-_FIRST_PAUSE_S = 0.005
-_LONGEST_PAUSE_S = 0.2
 # Refused before anything was done: the same call may go again.
 _AGAIN = frozenset({"LOADING", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF", "NOAUTH"})
 # Refused because we hold a wrong map.
@@ -40,17 +35,6 @@ _LOOK_AGAIN = frozenset({"READONLY", "CLUSTERDOWN", "MASTERDOWN"})
 # A redirect is an answer, not a failure: the first few are followed at once.
 _QUICK_REDIRECTS = 3
 _ASKING = pack(("ASKING",))
-
-
-class Script(Protocol):
-    """A Lua script with its digest."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def sha1(self) -> str: ...
 
 
 class Observe(Protocol):
@@ -98,11 +82,13 @@ class RedisLink:
         return tuple(str(channel.address) for channel in self._topology.channels())
 
     async def command(self, *args: bytes | str | int, key: str) -> Any:
-        """One command. `key` says which server ("" where any will do). Never repeated after an unknown outcome.
+        """One command. `key` says which server ("" where any will do). After an unknown outcome only reads are
+        repeated.
 
         Errors: RedisReplyError, Unavailable (did not happen), OutcomeUnknown.
         """
-        return await self._call(args[0] if isinstance(args[0], str) else "command", pack(args), key.encode(), None)
+        name = args[0] if isinstance(args[0], str) else "command"
+        return await self._call(name, pack(args), key.encode(), None)
 
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any:
         """One script on keys of one slot. Sent once more with the same arguments after an unknown outcome.
@@ -122,7 +108,7 @@ class RedisLink:
             except Lost as error:
                 reply = error
             if isinstance(reply, Lost):
-                raise _failure(reply)
+                raise failure_of(reply)
             replies[str(channel.address)] = reply
         return replies
 
@@ -137,7 +123,7 @@ class RedisLink:
             connection = self._live(key)
             reply: Any = None if connection is None else await connection.send(packed)
             if connection is None or isinstance(reply, RedisReplyError | Lost):
-                reply = await self._call_again(_Call(packed, key, script, started_s + self._timeout_s), reply)
+                reply = await self._call_again(Call(name, packed, key, script, started_s + self._timeout_s), reply)
             ok = True
             return reply
         finally:
@@ -153,16 +139,16 @@ class RedisLink:
         except Lost:
             return None
 
-    async def _call_again(self, call: _Call, reply: RedisReplyError | Lost | None) -> Any:
+    async def _call_again(self, call: Call, reply: RedisReplyError | Lost | None) -> Any:
         """The slow way, after the first try went wrong. `reply` is what went wrong; None: there was no connection."""
         if self._again_count >= QUEUE_COMMANDS_MAX:
-            raise _failure(Lost("too many calls wait for the store", written=False))
+            raise failure_of(Lost("too many calls wait for the store", written=False))
         self._again_count += 1
         try:
             while True:
                 pause_s = 0.0 if reply is None else await self._learn(call, reply)
                 if self._loop.time() + pause_s >= call.deadline_s:
-                    raise _failure(call.unknown or reply or Lost("no connection in time", written=False))
+                    raise failure_of(call.unknown or reply or Lost("no connection in time", written=False))
                 await asyncio.sleep(pause_s)
                 reply = await self._send(call)
                 if not isinstance(reply, RedisReplyError | Lost):
@@ -170,7 +156,7 @@ class RedisLink:
         finally:
             self._again_count -= 1
 
-    async def _learn(self, call: _Call, reply: RedisReplyError | Lost) -> float:
+    async def _learn(self, call: Call, reply: RedisReplyError | Lost) -> float:
         """Change the call or the map after a failure, so that the next try can succeed; give the pause before it, in
         seconds. Raises when there shall be no next try."""
         call.asking = None
@@ -193,10 +179,10 @@ class RedisLink:
             case code if code in _AGAIN:
                 return call.next_pause_s()
         if call.unknown is not None:
-            raise _failure(call.unknown) from reply
+            raise failure_of(call.unknown) from reply
         raise reply
 
-    def _redirect(self, call: _Call, text: str) -> float:
+    def _redirect(self, call: Call, text: str) -> float:
         """MOVED and ASK name the slot and the server; a server that leaves its own name out is the one that was
         asked."""
         code, slot, server = text.split(" ")[:3]
@@ -209,13 +195,13 @@ class RedisLink:
         call.redirects += 1
         return 0.0 if call.redirects <= _QUICK_REDIRECTS else call.next_pause_s()
 
-    async def _look_again(self, call: _Call) -> None:
+    async def _look_again(self, call: Call) -> None:
         """A discovery that fails is no news: the next try will say so."""
         with suppress(Lost, TimeoutError):
             async with asyncio.timeout_at(call.deadline_s):
                 await self._topology.discover()
 
-    async def _send(self, call: _Call) -> Any:
+    async def _send(self, call: Call) -> Any:
         """One more try. Lost(written=False) when the time is over before the call went out."""
         try:
             channel = (
@@ -242,20 +228,20 @@ class RedisLink:
     async def _is_cluster(self, url: StoreUrl) -> bool:
         """Whether a plain URL leads into a cluster. A server that is away is asked again until the timeout."""
         deadline_s = self._loop.time() + self._timeout_s
-        pauses = _Call(b"", b"", None, deadline_s)
+        pauses = Call("", b"", b"", None, deadline_s)
         while True:
             try:
                 return b"cluster_enabled:1" in await ask(url.address, "INFO", "cluster")
             except Lost as error:
                 pause_s = pauses.next_pause_s()
                 if self._loop.time() + pause_s >= deadline_s:
-                    raise _failure(error) from error
+                    raise failure_of(error) from error
                 await asyncio.sleep(pause_s)
 
     async def _until_ready(self) -> None:
         """A first call, so that `open` tells at once what is wrong."""
         deadline_s = self._loop.time() + self._timeout_s
-        pauses = _Call(b"", b"", None, deadline_s)
+        pauses = Call("", b"", b"", None, deadline_s)
         while True:
             try:
                 await self._topology.discover()
@@ -265,37 +251,8 @@ class RedisLink:
             except Lost as error:
                 pause_s = pauses.next_pause_s()
                 if self._loop.time() + pause_s >= deadline_s:
-                    raise _failure(error) from error
+                    raise failure_of(error) from error
                 await asyncio.sleep(pause_s)
-
-
-@dataclass(slots=True)
-class _Call:
-    """A call that goes the slow way, and what was learnt on it."""
-
-    packed: bytes
-    key: bytes
-    script: Script | None
-    deadline_s: float  # of the loop's clock
-    load: bool = False  # the server may not have the script
-    asking: tuple[str, int] | None = None  # where a migrating slot's key may be
-    redirects: int = 0
-    repeats: int = 0
-    unknown: Lost | None = None
-    pause_s: float = _FIRST_PAUSE_S
-
-    def next_pause_s(self) -> float:
-        """Doubling, at random below it: ten thousand callers must not come back in the same millisecond."""
-        pause_s = self.pause_s
-        self.pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-        return pause_s * random.uniform(0.5, 1.0)
-
-    def lost_again(self, lost: Lost) -> None:
-        """The outcome is unknown: one repeat for a script, none for anything else."""
-        self.unknown = lost
-        if self.script is None or self.repeats:
-            raise _failure(lost) from lost
-        self.repeats += 1
 
 
 def _topology(url: StoreUrl, timeout_s: float) -> Topology:
@@ -306,16 +263,3 @@ def _topology(url: StoreUrl, timeout_s: float) -> Topology:
             return SentinelPrimary(url, timeout_s)
         case Layout.CLUSTER:
             return ClusterSlots(url, timeout_s)
-
-
-def _failure(cause: Lost | RedisReplyError) -> Unavailable:
-    """What the flows see. The reason stays in `__cause__`, for the log: it names servers, which is nobody's
-    business."""
-    if isinstance(cause, Lost) and cause.written:
-        failure: Unavailable = OutcomeUnknown(
-            "The store did not answer; whether the step was done is not known.", retry_after_s=1
-        )
-    else:
-        failure = Unavailable("The store is not available.", retry_after_s=1)
-    failure.__cause__ = cause
-    return failure
