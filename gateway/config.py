@@ -6,6 +6,7 @@ of the file or of the environment stops the start, with its path. Secrets never 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -259,8 +260,12 @@ def _listen_parts(listen: str) -> tuple[str, int]:
     return found[1].strip("[]"), int(found[2])
 
 
-def load_config(path: str | Path | None, *, environ: Mapping[str, str]) -> Config:
-    """Read the file (None: only the environment). Errors: ConfigError with every problem; OSError if it cannot be read."""
+def load_config(path: str | Path | None, *, environ: Mapping[str, str] | None = None) -> Config:
+    """Read the file (None: only the environment; `environ` None: the process's own).
+
+    Errors: ConfigError with every problem; OSError if the file cannot be read.
+    """
+    environ = os.environ if environ is None else environ
     data = load_yaml(Path(path).read_text(encoding="utf-8"), source=str(path)) if path else {}
     return config_from(data, environ=environ)
 
