@@ -50,7 +50,12 @@ class RefundPolicy:
     expiry_margin_s: int = 60
     # Twice the interval of `appendfsync everysec`, and one second for the disk.
     durable_after_ms: int = 3_000
-    retry_after_s: float = 5.0
+    # How long a caller waits for the outcome; the payment goes on without it.
+    answer_within_s: float = 45.0
+    first_retry_s: float = 5.0
+    greatest_retry_s: float = 300.0
+    # Ended refunds are told of for so long.
+    retention_s: int = 90 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class Refund:
     fee_limit_msat: int
     rate_microusd_per_btc: int
     expires_at_s: int
+    names_amount: bool  # False: the invoice leaves the amount to us
     state: RefundState = RefundState.INTENDED
     fee_msat: int = 0
     written_at_ms: int = 0
@@ -105,9 +111,11 @@ class Refund:
 
 @dataclass(frozen=True, slots=True)
 class Durability:
-    """What the store promises now. `always`: every acknowledged write is on disk."""
+    """What the store promises now. `always`: every acknowledged write is on disk. `never`: it keeps no append-only
+    file."""
 
     always: bool
+    never: bool
     now_ms: int
     run_id: str
 
@@ -143,7 +151,7 @@ def check_invoice(policy: RefundPolicy, *, expires_at_s: int, final_cltv_delta: 
 def is_durable(refund: Refund, durability: Durability, policy: RefundPolicy) -> bool:
     """Whether the refund's record has certainly reached the disk. A round trip that says so is no proof; the same run
     of the store, two fsync intervals later, is."""
-    if durability.run_id != refund.run_id:
+    if durability.never or durability.run_id != refund.run_id:
         return False
     return durability.always or durability.now_ms - refund.written_at_ms >= policy.durable_after_ms
 

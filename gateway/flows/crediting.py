@@ -239,7 +239,7 @@ class Crediting:
         made."""
         node = await self._node.identity()
         kept = await self._book.settle_index(node)
-        after = max(kept - SETTLE_INDEX_MARGIN, 1) if kept else 0
+        after = max(kept - SETTLE_INDEX_MARGIN, 0)
         async for invoice in self._node.settled_invoices(after_settle_index=after):
             memo = self._memo_of(invoice)
             if memo is not None and invoice.state == "settled" and not self._is_too_old(invoice):
