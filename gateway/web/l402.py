@@ -1,0 +1,242 @@
+"""What an agent can ask about its credit, and of it: balance, refund, revocation, and how this gateway speaks L402.
+
+These paths show credentials like any other: whoever shows none gets the same challenge as on the relay, so that a
+client's one way of paying works everywhere on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.core.challenges import ChallengePolicy, asked_deposit
+from gateway.core.credentials import AppKey, L402Credential, Malformed, NoCredential, parse_credential
+from gateway.core.errors import Conflict, Forbidden, InvalidRequest, NotFound, PaymentRequired, Problem
+from gateway.core.refunds import RefundState, refund_members
+from gateway.core.restrictions import RequestContext
+from gateway.flows.challenging import Challenger
+from gateway.flows.crediting import Crediting, Forbids, NeedsChallenge, VerifiedPayer, Verifier
+from gateway.flows.refunding import Refunder
+from gateway.ports import IdempotencyRecords, Ledger, System
+from gateway.web.addresses import Addresses
+from gateway.web.bodies import read_body
+
+# A refund's body is one invoice.
+GREATEST_BODY_BYTES = 16_384
+GREATEST_KEY_CHARACTERS = 255
+_NO_STORE = {"cache-control": "no-store"}
+
+
+@dataclass(frozen=True, slots=True)
+class L402Desk:
+    """What the handlers need."""
+
+    policy: Callable[[], ChallengePolicy]
+    challenger: Challenger
+    verifier: Verifier
+    crediting: Crediting
+    refunder: Refunder | None  # None where the node's macaroon does not let us pay
+    ledger: Ledger
+    records: IdempotencyRecords
+    addresses: Addresses
+    system: System
+
+
+def l402_routes(desk: L402Desk) -> list[Route]:
+    """The routes, for the application's table. Handlers raise `Problem`."""
+
+    async def balance(request: Request) -> Response:
+        return await _balance(desk, request)
+
+    async def refund(request: Request) -> Response:
+        return await _once(desk, request, _refund)
+
+    async def revoke(request: Request) -> Response:
+        return await _once(desk, request, _revoke)
+
+    async def well_known(request: Request) -> Response:
+        return _json(_description(desk.policy()), {"cache-control": "public, max-age=300"})
+
+    return [
+        Route("/l402/balance", balance, methods=["GET"]),
+        Route("/l402/refund", refund, methods=["POST"]),
+        Route("/l402/revoke", revoke, methods=["POST"]),
+        Route("/.well-known/l402.json", well_known, methods=["GET"]),
+    ]
+
+
+async def _balance(desk: L402Desk, request: Request) -> Response:
+    payer = await _payer(desk, request)
+    rate = await desk.crediting.rate_of(payer)
+    if isinstance(rate, NeedsChallenge):
+        raise await _challenge(desk, request, rate)
+    balance = await desk.ledger.balance(payer.account)
+    if balance is None:
+        raise NotFound("There is no credit under this token.")
+    return _json(
+        {
+            "credited_msat": balance.credited,
+            "posted_msat": balance.posted,
+            "held_msat": balance.held,
+            "available_msat": balance.available,
+            "expires_at": datetime.fromtimestamp(payer.expires_at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+    )
+
+
+async def _refund(desk: L402Desk, request: Request, payer: VerifiedPayer, body: bytes) -> tuple[dict[str, Any], bool]:
+    """The answer, and whether it is final."""
+    if desk.refunder is None:
+        raise Forbidden("This gateway does not pay refunds.")
+    refund = await desk.refunder.refund(payer, _payment_request(body))
+    if isinstance(refund, NeedsChallenge):
+        raise await _challenge(desk, request, refund)
+    return refund_members(refund), refund.state in (RefundState.PAID, RefundState.FAILED)
+
+
+async def _revoke(desk: L402Desk, request: Request, payer: VerifiedPayer, body: bytes) -> tuple[dict[str, Any], bool]:
+    """Every token of this id, also those that others made from it, buys nothing any more."""
+    if payer.attenuated:
+        raise Forbidden("Revocation needs the token as it was issued, without caveats of your own.")
+    rate = await desk.crediting.rate_of(payer)
+    if isinstance(rate, NeedsChallenge):
+        raise await _challenge(desk, request, rate)
+    await desk.ledger.revoke(payer.token, payer.account)
+    return {"token_id": payer.token, "revoked": True}, True
+
+
+Act = Callable[[L402Desk, Request, VerifiedPayer, bytes], Any]
+
+
+async def _once(desk: L402Desk, request: Request, act: Act) -> Response:
+    """Under an `Idempotency-Key` the same body gets the same answer, another body is refused; what was refused leaves
+    the key free."""
+    payer = await _payer(desk, request)
+    body = await read_body(request.receive, GREATEST_BODY_BYTES)  # type: ignore[arg-type]
+    key = _idempotency_key(request)
+    if key is None:
+        answer, _ = await act(desk, request, payer, body)
+        return _json(answer)
+    path, digest = request.url.path, sha256(body).digest()
+    kept = await desk.records.begin(payer.account, path, key, digest)
+    if kept is not None and kept.digest != digest:
+        raise Conflict("This Idempotency-Key was used with another body.", code="idempotency_mismatch")
+    if kept is not None and kept.answer is not None:
+        return Response(kept.answer, media_type="application/json", headers=_NO_STORE)
+    try:
+        answer, final = await act(desk, request, payer, body)
+    except Problem:
+        await desk.records.forget(payer.account, path, key)
+        raise
+    response = _json(answer)
+    if final:
+        await desk.records.finish(payer.account, path, key, digest, bytes(response.body))
+    return response
+
+
+async def _payer(desk: L402Desk, request: Request) -> VerifiedPayer:
+    """Whose credit it is. Errors: PaymentRequired with a challenge, Forbidden, AmbiguousCredential."""
+    credential = parse_credential(request.scope["headers"], request.scope["query_string"])
+    match credential:
+        case NoCredential():
+            raise await _challenge(desk, request, NeedsChallenge("an L402 credential is needed here"))
+        case Malformed(reason):
+            raise await _challenge(desk, request, NeedsChallenge(reason))
+        case AppKey():
+            raise Forbidden("This path is for L402 credentials, not for app keys.")
+        case L402Credential():
+            context = RequestContext(
+                now_s=int(desk.system.now_s()),
+                service=None,
+                method=request.method,
+                path=request.scope["path"],
+                route="l402",
+                names=("l402",),
+            )
+            outcome = desk.verifier.owner(credential, context)
+    if isinstance(outcome, Forbids):
+        raise Forbidden(f"A caveat of the token forbids this: {outcome.reason}.")
+    if isinstance(outcome, NeedsChallenge):
+        raise await _challenge(desk, request, outcome)
+    return outcome
+
+
+async def _challenge(desk: L402Desk, request: Request, needs: NeedsChallenge) -> PaymentRequired:
+    """The 402 to raise."""
+    headers = request.scope["headers"]
+    challenge = await desk.challenger.challenge(
+        desk.addresses.of(dict(request.scope), headers),
+        asked_sats=asked_deposit(headers),
+        top_up_of=needs.top_up_of,
+    )
+    return desk.challenger.refusal(challenge, f"Payment is required: {needs.reason}.")
+
+
+def _payment_request(body: bytes) -> str:
+    try:
+        members = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        members = None
+    if not isinstance(members, dict):
+        raise InvalidRequest("The body is a JSON object with `payment_request`.", param="body")
+    for name in members:
+        if name != "payment_request":
+            raise InvalidRequest("There is no such member; only `payment_request` is.", param=str(name)[:64])
+    payment_request = members.get("payment_request")
+    if not isinstance(payment_request, str):
+        raise InvalidRequest("payment_request is a BOLT11 invoice.", param="payment_request")
+    return payment_request
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= GREATEST_KEY_CHARACTERS:
+        raise InvalidRequest(f"A key has 1 to {GREATEST_KEY_CHARACTERS} characters.", param="idempotency-key")
+    return key
+
+
+def _description(policy: ChallengePolicy) -> dict[str, Any]:
+    """What a client can know before its first request."""
+    return {
+        "version": "0",
+        "schemes": ["L402", "LSAT"],
+        "service": policy.service,
+        "payment_methods": list(policy.payment_methods),
+        "deposit": {
+            "default_sats": policy.default_deposit_sats,
+            "min_sats": policy.least_deposit_sats,
+            "max_sats": policy.greatest_deposit_sats,
+            "headers": ["Farebox-Deposit", "X-Bolthub-Credit"],
+        },
+        "invoice_expiry_s": policy.invoice_expiry_s,
+        "token_lifetime_s": policy.token_lifetime_s,
+        "caveats": {
+            "enforced": [
+                "services",
+                f"{policy.service}_capabilities",
+                f"{policy.service}_valid_until",
+                "valid_until",
+                "method",
+                "path_prefix",
+                "n_uses",
+                "max_sats",
+                "preimage",
+            ],
+            "ignored": sorted(policy.ignorable_caveats),
+        },
+        "balance": "/l402/balance",
+        "refund": "/l402/refund",
+        "revoke": "/l402/revoke",
+    }
+
+
+def _json(members: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(members), media_type="application/json", headers=headers or _NO_STORE)
