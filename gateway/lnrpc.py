@@ -68,13 +68,11 @@ SUBSCRIBE_INVOICES = Method(
 )
 DECODE_PAY_REQ = Method("lnrpc.Lightning", "DecodePayReq", lightning.PayReqString, lightning.PayReq)
 SEND_PAYMENT = Method("routerrpc.Router", "SendPaymentV2", router.SendPaymentRequest, lightning.Payment, streams=True)
-TRACK_PAYMENT = Method("routerrpc.Router", "TrackPaymentV2", router.TrackPaymentRequest, lightning.Payment, streams=True)
-CANCEL_INVOICE = Method(
-    "invoicesrpc.Invoices", "CancelInvoice", invoices.CancelInvoiceMsg, invoices.CancelInvoiceResp
+TRACK_PAYMENT = Method(
+    "routerrpc.Router", "TrackPaymentV2", router.TrackPaymentRequest, lightning.Payment, streams=True
 )
+CANCEL_INVOICE = Method("invoicesrpc.Invoices", "CancelInvoice", invoices.CancelInvoiceMsg, invoices.CancelInvoiceResp)
 ADD_HOLD_INVOICE = Method(
     "invoicesrpc.Invoices", "AddHoldInvoice", invoices.AddHoldInvoiceRequest, invoices.AddHoldInvoiceResp
 )
-SETTLE_INVOICE = Method(
-    "invoicesrpc.Invoices", "SettleInvoice", invoices.SettleInvoiceMsg, invoices.SettleInvoiceResp
-)
+SETTLE_INVOICE = Method("invoicesrpc.Invoices", "SettleInvoice", invoices.SettleInvoiceMsg, invoices.SettleInvoiceResp)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -138,10 +138,10 @@ class LndNode:
             except errors.Unavailable as error:
                 _log.warning("lost the node's settled invoices, trying again in %.1f s: %s", pause_s, error.detail)
             # Workers that lost the node together should not come back together.
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
-    async def _settled_since(self, settle_index: int) -> AsyncIterator[Invoice]:
+    async def _settled_since(self, settle_index: int) -> AsyncGenerator[Invoice, None]:
         request = lnrpc.lightning.InvoiceSubscription(add_index=_NO_ADDED, settle_index=settle_index)
         call = self._method(lnrpc.SUBSCRIBE_INVOICES)(request, metadata=self._metadata)
         try:
@@ -179,7 +179,9 @@ class LndNode:
     async def decode(self, payment_request: str) -> PaymentRequest:
         """Somebody's invoice. Errors: InvalidRequest where the node cannot read it."""
         try:
-            return request_of(await self._call(lnrpc.DECODE_PAY_REQ, lnrpc.lightning.PayReqString(pay_req=payment_request)))
+            return request_of(
+                await self._call(lnrpc.DECODE_PAY_REQ, lnrpc.lightning.PayReqString(pay_req=payment_request))
+            )
         except grpc.aio.AioRpcError as error:
             # lnd gives a reason of its own for each way to misspell an invoice, all of them as UNKNOWN; so is a wrong macaroon.
             if error.code() is grpc.StatusCode.UNKNOWN and not _about_macaroon(error):

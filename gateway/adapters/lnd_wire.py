@@ -13,7 +13,6 @@ from typing import Any
 
 import grpc
 
-from gateway import lnrpc
 from gateway.core import errors
 from gateway.ports import Invoice, Payment, PaymentRequest
 
@@ -182,4 +181,6 @@ def unavailable(error: BaseException) -> errors.Unavailable:
         reason = f"{error.code().name.lower()}: {error.details() or 'no details'}"
     else:
         reason = "the connection was closed"
-    return errors.Unavailable(f"The Lightning node did not answer ({reason}).", code="lightning_unavailable", retry_after_s=5)
+    return errors.Unavailable(
+        f"The Lightning node did not answer ({reason}).", code="lightning_unavailable", retry_after_s=5
+    )

@@ -61,7 +61,12 @@ def go_problem() -> str | None:
         return "Go is not installed: lnd cannot be built, and the tests against real nodes are left out."
     said = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout.strip()
     numbers = said.removeprefix("go").split("-")[0].split(".")
-    if len(numbers) >= 2 and numbers[0].isdigit() and numbers[1].isdigit() and (int(numbers[0]), int(numbers[1])) >= OLDEST_GO:
+    if (
+        len(numbers) >= 2
+        and numbers[0].isdigit()
+        and numbers[1].isdigit()
+        and (int(numbers[0]), int(numbers[1])) >= OLDEST_GO
+    ):
         return None
     return f"Go {OLDEST_GO[0]}.{OLDEST_GO[1]} or newer is needed to build lnd; this is {said or 'unknown'}."
 
