@@ -62,6 +62,19 @@ class DebitCause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerTerms:
+    """Figures of the policy that the steps use. A hold is remembered for `retention_ms` after its end, a counter for its
+    window, the longest hold and retention. `most_shortfalls`: from so many on `place` refuses; 0 never."""
+
+    retention_ms: int = 86_400_000
+    longest_hold_ms: int = 86_400_000
+    most_shortfalls: int = 20
+
+
+DEFAULT_TERMS = LedgerTerms()
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """A budget record as place reads it: its limit, and whether it is paused."""
 

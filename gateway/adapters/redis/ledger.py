@@ -7,13 +7,22 @@ moved by anything else than a script.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from gateway.adapters.redis import keys, replies
 from gateway.adapters.redis.books import Link, RedisBooks
 from gateway.adapters.redis.scripts import Script, load
-from gateway.core.accounts import CreditCause, CreditMode, DebitCause, check_amount, check_hold, member, pocket_name
+from gateway.core.accounts import (
+    DEFAULT_TERMS,
+    CreditCause,
+    CreditMode,
+    DebitCause,
+    LedgerTerms,
+    check_amount,
+    check_hold,
+    member,
+    pocket_name,
+)
 from gateway.core.holds import (
     Credited,
     Debited,
@@ -30,19 +39,6 @@ from gateway.core.money import Rate, Unit
 
 # Scope keys are remembered for at most this many open holds; what is forgotten costs one more round trip, nothing else.
 _REMEMBERED_HOLDS_MAX = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerTerms:
-    """Figures of the policy that the steps use. A hold is remembered for `retention_ms` after its end, a counter for its
-    window, the longest hold and retention. `most_shortfalls`: from so many on `place` refuses; 0 never."""
-
-    retention_ms: int = 86_400_000
-    longest_hold_ms: int = 86_400_000
-    most_shortfalls: int = 20
-
-
-DEFAULT_TERMS = LedgerTerms()
 
 
 class RedisLedger(RedisBooks):

@@ -11,7 +11,7 @@ if not hold or hold[STATE] ~= 'open' or now >= hold[MUST_END] then return {'not_
 hold[EARNED] = math.max(hold[EARNED], earned)
 if hold[OWNER] == '' then
   hold[RENEWED_UNTIL] = math.min(now + hold[LIFETIME], hold[MUST_END])
-  redis.call('ZADD', KEYS[2], digits(hold[RENEWED_UNTIL]), id)
+  call('ZADD', KEYS[2], digits(hold[RENEWED_UNTIL]), id)
 end
-redis.call('SET', KEYS[1], cmsgpack.pack(hold))
+call('SET', KEYS[1], cmsgpack.pack(hold))
 return {'renewed', hold[EARNED]}

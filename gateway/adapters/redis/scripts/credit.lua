@@ -22,8 +22,8 @@ local contents = digits(amount) .. ' ' .. unit .. ' ' .. source .. ' ' .. cause
 local now, from = now_ms(), 'from:' .. source
 local account, before, from_source = account_of(KEYS[1], 'c:' .. id, from)
 local house = mode == 'house' and (account_of(KEYS[4]) or {unit = unit, credited = 0, posted = 0})
-redis.call('SISMEMBER', KEYS[2], account_id)
-redis.call('XLEN', KEYS[3])
+call('SISMEMBER', KEYS[2], account_id)
+call('XLEN', KEYS[3])
 if before then
   return {before == contents and 'replayed' or 'foreign', account.available, before == contents and 0 or account.held}
 end
@@ -51,22 +51,23 @@ if account.pockets then
   p.available = p.available + amount - debt_paid
 end
 
-journal(KEYS[3], 'credit', now, account_id, id, amount - debt_paid, 0, amount, 0, 0 - debt_paid,
+journal(KEYS[3], 'credit', now, account_id, id,
+  digits(amount - debt_paid) .. ' 0 ' .. digits(amount) .. ' 0 -' .. digits(debt_paid),
   ' source=' .. source .. ' cause=' .. cause)
 if fresh then
-  redis.call('SADD', KEYS[2], account_id)
-  redis.call('HSET', KEYS[1], 'unit', unit, 'class', class)
+  call('SADD', KEYS[2], account_id)
+  call('HSET', KEYS[1], 'unit', unit, 'class', class)
 end
 save_account(KEYS[1], account)
 -- A payment forgives half of what the payer's shortfalls count, so that refusing is not for ever and a small payment does
 -- not wash the record clean.
 local shortfalls = mode == 'paid' and math.floor(account.shortfalls / 2) or account.shortfalls
-redis.call('HSET', KEYS[1], 'credited', digits(total), 'debt', digits(account.debt - debt_paid), 'rate', digits(rate),
+call('HSET', KEYS[1], 'credited', digits(total), 'debt', digits(account.debt - debt_paid), 'rate', digits(rate),
   'shortfalls', digits(shortfalls), 'c:' .. id, contents, from, digits(from_total))
 if house then
-  journal(KEYS[3], 'house', now, house_id, id, 0, 0, amount, amount, 0, ' for=' .. account_id .. ' cause=' .. cause)
-  redis.call('SADD', KEYS[2], house_id)
-  redis.call('HSET', KEYS[4], 'unit', unit, 'class', 'house', 'credited', digits(house.credited + amount),
+  journal(KEYS[3], 'house', now, house_id, id, '0 0 ' .. digits(amount) .. ' ' .. digits(amount) .. ' 0', ' for=' .. account_id .. ' cause=' .. cause)
+  call('SADD', KEYS[2], house_id)
+  call('HSET', KEYS[4], 'unit', unit, 'class', 'house', 'credited', digits(house.credited + amount),
     'posted', digits(house.posted + amount))
 end
 return {'applied', account.available, debt_paid}

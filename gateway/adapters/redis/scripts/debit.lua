@@ -14,7 +14,7 @@ if not place then fail('no such pocket') end
 
 local now = now_ms()
 local account, before = account_of(KEYS[1], 'd:' .. id)
-redis.call('XLEN', KEYS[2])
+call('XLEN', KEYS[2])
 if not account then return {'no_account', 0, 0} end
 if before then
   local a, c, taken, owed = string.match(before, '^(%d+) (%S+) (%d+) (%d+)$')
@@ -30,8 +30,9 @@ end
 account.available = account.available - taken
 if pocket then pocket.available = pocket.available - taken end
 
-journal(KEYS[2], 'debit', now, account_id, id, 0 - taken, 0, 0 - amount, 0, owed, ' cause=' .. cause)
+journal(KEYS[2], 'debit', now, account_id, id,
+  '-' .. digits(taken) .. ' 0 -' .. digits(amount) .. ' 0 ' .. digits(owed), ' cause=' .. cause)
 save_account(KEYS[1], account)
-redis.call('HSET', KEYS[1], 'credited', digits(account.credited - amount), 'debt', digits(account.debt + owed),
+call('HSET', KEYS[1], 'credited', digits(account.credited - amount), 'debt', digits(account.debt + owed),
   'd:' .. id, digits(amount) .. ' ' .. cause .. ' ' .. digits(taken) .. ' ' .. digits(owed))
 return {'debited', taken, owed, account.available, 0}

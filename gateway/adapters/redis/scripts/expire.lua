@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses: prelude settle
+-- uses: prelude holding settle
 -- expire: post a hold that its worker has left behind at its checkpoint. Refuses while the hold is renewed, unless the caller
 -- has seen that the worker's lease is gone. A hold that an execution or a refund owns never expires.
 -- KEYS  account, hold, open holds, journal; then the keys of the hold's scopes
@@ -11,7 +11,7 @@ local id, retention, gone = name_of(ARGV[1], 'hold'), int(ARGV[2], 'retention'),
 if retention == 0 or gone > 1 then fail('retention > 0, lease gone 0 or 1') end
 local hold, now = hold_of(KEYS[2]), now_ms()
 local account = account_of(KEYS[1])
-redis.call('ZSCORE', KEYS[3], id)
+call('ZSCORE', KEYS[3], id)
 if not hold or not account then return {'not_open', account and account.available or 0, account and account.held or 0} end
 if hold[STATE] ~= 'open' then return posted_reply(hold, account, 1) end
 if hold[OWNER] ~= '' or (now < hold[RENEWED_UNTIL] and gone == 0) then

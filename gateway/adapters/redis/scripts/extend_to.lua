@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses: prelude
+-- uses: prelude holding
 -- extend_to: let an open hold reserve up to `total` (absolute, so that a retry cannot hold twice); never above its ceiling,
 -- never less than before.
 -- KEYS  account, hold, journal; then the keys of the hold's scopes
@@ -20,9 +20,9 @@ if more <= 0 then return {'extended', hold[AMOUNT], account.available} end
 
 reserve(account, hold[SPLIT], more)
 hold[AMOUNT] = hold[AMOUNT] + more
-journal(KEYS[3], 'extend', now, hold[ACCOUNT], id, 0 - more, more, 0, 0, 0)
+journal(KEYS[3], 'extend', now, hold[ACCOUNT], id, '-' .. digits(more) .. ' ' .. digits(more) .. ' 0 0 0')
 save_account(KEYS[1], account)
-redis.call('SET', KEYS[2], cmsgpack.pack(hold))
+call('SET', KEYS[2], cmsgpack.pack(hold))
 for _, counter in ipairs(counters) do
   if counter.measure == 'm' then
     counter.held = counter.held + more

@@ -35,14 +35,17 @@ if #ARGV ~= arg - 1 then fail('as many scopes in KEYS as in ARGV') end
 local now = now_ms()
 local account, credit, revoked = account_of(KEYS[1], ARGV[11], ARGV[12])
 local before = hold_of(KEYS[2])
-redis.call('ZSCORE', KEYS[3], id)
+call('ZSCORE', KEYS[3], id)
 if before then
   local available, held = account and account.available or 0, account and account.held or 0
   if before[STATE] == 'voided' then return {'voided', available, held} end
   local same = before[ACCOUNT] == account_id and before[FLOOR] == floor and before[FIRST] == first
-    and before[CEILING] == ceiling and before[RATE] == rate and before[OWNER] == owner and #before[SCOPES] == #scopes
-  for i, scope in ipairs(scopes) do same = same and before[SCOPES][i][1] == scope[1] end
-  if not same then return {'foreign', available, held} end
+    and before[CEILING] == ceiling and before[RATE] == rate and before[OWNER] == owner
+  local same_scopes = before[STATE] == 'posted' or #before[SCOPES] == #scopes
+  for i, scope in ipairs(before[SCOPES]) do
+    same_scopes = same_scopes and scopes[i] ~= nil and scope[1] == scopes[i][1]
+  end
+  if not same or not same_scopes then return {'foreign', available, held} end
   return {'placed', before[AMOUNT], available, before[STATE], 1, account and account.shortfalls or 0}
 end
 if ARGV[12] ~= '' and revoked then return {'revoked', 0, 0} end
@@ -61,12 +64,12 @@ for i, scope in ipairs(scopes) do
   local limit = scope[4]
   if scope[5] > 0 and now >= scope[5] then return refuse('stale_window', i, 0, 0, 0) end
   if scope[2] ~= '' then
-    local budget = redis.call('HMGET', scope[2], 'limit', 'state')
+    local budget = call('HMGET', scope[2], 'limit', 'state')
     if not budget[1] then return refuse('no_budget', i, 0, 0, 0) end
     limit = stored(budget[1], 'limit')
     if budget[2] ~= 'active' then return refuse('paused', i, limit, 0, 0) end
   end
-  local v = redis.call('HMGET', scope[1], 'used', 'held')
+  local v = call('HMGET', scope[1], 'used', 'held')
   local used, held = stored(v[1], 'used'), stored(v[2], 'held')
   local left, least = limit - used - held, floor
   if scope[3] == 'u' then least = 1 else room = math.min(room, left) end
@@ -80,16 +83,20 @@ local must_end = now + greatest_age
 local renewed_until = owner == '' and math.min(now + lifetime, must_end) or must_end
 local split = {}
 reserve(account, split, grant)
-journal(KEYS[4], 'place', now, account_id, id, 0 - grant, grant, 0, 0, 0, owner ~= '' and ' owner=' .. owner or '')
+local granted = digits(grant)
+journal(KEYS[4], 'place', now, account_id, id, '-' .. granted .. ' ' .. granted .. ' 0 0 0',
+  owner ~= '' and ' owner=' .. owner or '')
 save_account(KEYS[1], account)
-redis.call('SET', KEYS[2], cmsgpack.pack({'open', account_id, floor, first, ceiling, grant, 0, 0, 0, rate, worker, owner,
+call('SET', KEYS[2], cmsgpack.pack({'open', account_id, floor, first, ceiling, grant, 0, 0, 0, rate, worker, owner,
   now, renewed_until, lifetime, must_end, 0, split, scopes, labels, '', -1}))
-redis.call('ZADD', KEYS[3], digits(owner == '' and renewed_until or EXACT), id)
+call('ZADD', KEYS[3], digits(owner == '' and renewed_until or EXACT), id)
 for i, scope in ipairs(scopes) do
   local held = counters[i].held + (scope[3] == 'u' and 1 or grant)
-  redis.call('HSET', scope[1], 'used', digits(counters[i].used), 'held', digits(held))
-  if counters[i].fresh and scope[5] > 0 then
-    redis.call('PEXPIREAT', scope[1], digits(scope[5] + outlives))
+  if not counters[i].fresh then
+    call('HSET', scope[1], 'held', digits(held))
+  else
+    call('HSET', scope[1], 'used', '0', 'held', digits(held))
+    if scope[5] > 0 then call('PEXPIREAT', scope[1], digits(scope[5] + outlives)) end
   end
 end
 return {'placed', grant, account.available, 'open', 0, account.shortfalls}

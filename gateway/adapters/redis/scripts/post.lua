@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses: prelude settle
+-- uses: prelude holding settle
 -- post: charge `cost` and end the hold. On an expired hold the difference is taken as late_post; on an unknown hold the
 -- whole as orphan_post; once each. A hold that has ended answers as it ended.
 -- KEYS  account, hold, open holds, journal; then the keys of the hold's scopes
@@ -12,7 +12,7 @@ local cost, outcome, retention = int(ARGV[3], 'cost'), ARGV[4], int(ARGV[5], 're
 if not outcome or retention == 0 then fail('outcome and retention') end
 local hold, now = hold_of(KEYS[2]), now_ms()
 local account = account_of(KEYS[1])
-redis.call('ZSCORE', KEYS[3], id)
+call('ZSCORE', KEYS[3], id)
 if not account then return {'no_account', 0, 0} end
 if hold and hold[ACCOUNT] ~= account_id then return {'foreign', account.available, account.held} end
 
@@ -46,11 +46,11 @@ for i, counter in ipairs(counters) do
   counter.used = counter.used + (counter.measure == 'm' and extra or hold[EARNED] == 0 and 1 or 0)
 end
 
-journal(KEYS[4], kind, now, account_id, id, 0 - extra, 0, 0, extra, 0, more)
+journal(KEYS[4], kind, now, account_id, id, '-' .. digits(extra) .. ' 0 0 ' .. digits(extra) .. ' 0', more)
 save_account(KEYS[1], account)
 if hold[SHORTFALL] > 0 and not counted then
-  redis.call('HSET', KEYS[1], 'shortfalls', digits(account.shortfalls + 1))
+  call('HSET', KEYS[1], 'shortfalls', digits(account.shortfalls + 1))
 end
-redis.call('SET', KEYS[2], cmsgpack.pack(hold), 'PX', digits(retention))
+call('SET', KEYS[2], cmsgpack.pack(hold), 'PX', digits(retention))
 for _, counter in ipairs(counters) do save_counter(counter) end
 return posted_reply(hold, account, 0)

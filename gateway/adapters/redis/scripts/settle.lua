@@ -39,6 +39,7 @@ local function settle(id, hold, account, counters, now, state, cost, outcome, re
   hold[STATE], hold[POSTED], hold[SHORTFALL] = state, posted, cost - posted
   hold[COST] = state == 'expired' and -1 or cost
   hold[ENDED_AT], hold[OUTCOME] = now, outcome
+  if state ~= 'expired' then hold[SCOPES] = {} end
   local more = hold[OWNER] ~= '' and ' owner=' .. hold[OWNER] or ''
   if cost > posted then more = more .. ' shortfall=' .. digits(cost - posted) end
   for i, counter in ipairs(counters) do
@@ -47,11 +48,12 @@ local function settle(id, hold, account, counters, now, state, cost, outcome, re
     counter.used = counter.used + (counter.measure == 'u' and uses or posted)
   end
 
-  journal(KEYS[4], state, now, hold[ACCOUNT], id, amount - posted, 0 - amount, 0, posted, 0, more)
+  journal(KEYS[4], state, now, hold[ACCOUNT], id,
+    digits(amount - posted) .. ' -' .. digits(amount) .. ' 0 ' .. digits(posted) .. ' 0', more)
   save_account(KEYS[1], account)
-  if cost > posted then redis.call('HSET', KEYS[1], 'shortfalls', digits(account.shortfalls + 1)) end
-  redis.call('SET', KEYS[2], cmsgpack.pack(hold), 'PX', digits(retention))
-  redis.call('ZREM', KEYS[3], id)
+  if cost > posted then call('HSET', KEYS[1], 'shortfalls', digits(account.shortfalls + 1)) end
+  call('SET', KEYS[2], cmsgpack.pack(hold), 'PX', digits(retention))
+  call('ZREM', KEYS[3], id)
   for _, counter in ipairs(counters) do save_counter(counter) end
   return posted_reply(hold, account, 0)
 end

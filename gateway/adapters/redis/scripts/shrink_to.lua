@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses: prelude
+-- uses: prelude holding
 -- shrink_to: give back what an open hold reserves above `total` (absolute); never below what it has earned.
 -- KEYS  account, hold, journal; then the keys of the hold's scopes
 -- ARGV  1 hold id, 2 total
@@ -18,9 +18,9 @@ if less <= 0 then return {'extended', hold[AMOUNT], account.available} end
 
 release(account, hold[SPLIT], less)
 hold[AMOUNT] = hold[AMOUNT] - less
-journal(KEYS[3], 'shrink', now, hold[ACCOUNT], id, less, 0 - less, 0, 0, 0)
+journal(KEYS[3], 'shrink', now, hold[ACCOUNT], id, digits(less) .. ' -' .. digits(less) .. ' 0 0 0')
 save_account(KEYS[1], account)
-redis.call('SET', KEYS[2], cmsgpack.pack(hold))
+call('SET', KEYS[2], cmsgpack.pack(hold))
 for _, counter in ipairs(counters) do
   if counter.measure == 'm' then
     counter.held = counter.held - less

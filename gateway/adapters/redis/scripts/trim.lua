@@ -8,14 +8,14 @@
 
 local acknowledged, most = int(ARGV[1], 'acknowledged'), int(ARGV[2], 'most')
 local now = now_ms()
-local v = redis.call('HMGET', KEYS[2], 'through', 'available', 'held', 'credited', 'posted', 'debt')
+local v = call('HMGET', KEYS[2], 'through', 'available', 'held', 'credited', 'posted', 'debt')
 local through, totals = stored(v[1], 'through'), {}
 for i = 1, 5 do totals[i] = stored(v[i + 1], 'totals') end
 local upto = math.min(acknowledged, through + most)
 if upto <= through then return {'trimmed', through} end
 
 local moved = false
-local entries = redis.call('XRANGE', KEYS[1], '0-' .. digits(through + 1), '0-' .. digits(upto))
+local entries = call('XRANGE', KEYS[1], '0-' .. digits(through + 1), '0-' .. digits(upto))
 if #entries ~= upto - through then fail('a gap in the journal, or a number that it has not reached') end
 for _, entry in ipairs(entries) do
   local kind, rest = string.match(entry[2][2], '^(%S+) %S+ %S+ %S+ (.*)$')
@@ -33,8 +33,9 @@ for _, entry in ipairs(entries) do
 end
 if not moved then return {'trimmed', through} end
 
-journal(KEYS[1], 'opening', now, '-', digits(upto), totals[1], totals[2], totals[3], totals[4], totals[5])
-redis.call('XTRIM', KEYS[1], 'MINID', '0-' .. digits(upto + 1))
-redis.call('HSET', KEYS[2], 'through', digits(upto), 'available', digits(totals[1]), 'held', digits(totals[2]),
-  'credited', digits(totals[3]), 'posted', digits(totals[4]), 'debt', digits(totals[5]))
+for i = 1, 5 do totals[i] = digits(totals[i]) end
+journal(KEYS[1], 'opening', now, '-', digits(upto), table.concat(totals, ' '))
+call('XTRIM', KEYS[1], 'MINID', '0-' .. digits(upto + 1))
+call('HSET', KEYS[2], 'through', digits(upto), 'available', totals[1], 'held', totals[2], 'credited', totals[3],
+  'posted', totals[4], 'debt', totals[5])
 return {'trimmed', upto}

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses: prelude settle
+-- uses: prelude holding settle
 -- void: end the hold at no charge. Of an unknown id a tombstone stays, which refuses a late place. A hold that has ended
 -- answers as it ended.
 -- KEYS  account, hold, open holds, journal; then the keys of the hold's scopes
@@ -12,10 +12,10 @@ local outcome, retention = ARGV[3], int(ARGV[4], 'retention')
 if not outcome or retention == 0 then fail('outcome and retention') end
 local hold, now = hold_of(KEYS[2]), now_ms()
 local account = account_of(KEYS[1])
-redis.call('ZSCORE', KEYS[3], id)
+call('ZSCORE', KEYS[3], id)
 if not hold then
   hold = {'voided', account_id, 0, 0, 0, 0, 0, 0, 0, 0, '', '', now, now, 0, now, now, {}, {}, '', outcome, 0}
-  redis.call('SET', KEYS[2], cmsgpack.pack(hold), 'PX', digits(retention))
+  call('SET', KEYS[2], cmsgpack.pack(hold), 'PX', digits(retention))
   return posted_reply(hold, account, 0)
 end
 if hold[ACCOUNT] ~= account_id then

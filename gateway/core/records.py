@@ -1,0 +1,146 @@
+"""The ledger model's records: an account with its pockets, a hold, a scope's counter (LEDGER.md, "Records").
+
+They are what the scripts keep in the store, as plain Python, and change only in whole movements: into a hold, out of it, and
+from available to posted. Invariant: available + held + posted = credited + debt, and the pockets sum to the account.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gateway.core.holds import Measure, PlaceHold, ScopeClaim
+from gateway.core.money import Rate, Unit
+
+
+@dataclass(slots=True)
+class Pocket:
+    """One source of a person's money."""
+
+    available: int = 0
+    held: int = 0
+    posted: int = 0
+
+
+@dataclass(slots=True)
+class Account:
+    """`pockets` is empty for an account of one pocket. `credits` and `debits` remember every id with its contents."""
+
+    unit: Unit
+    rate: Rate
+    account_class: str
+    available: int = 0
+    held: int = 0
+    credited: int = 0
+    posted: int = 0
+    debt: int = 0
+    shortfalls: int = 0
+    frozen: bool = False
+    pockets: tuple[Pocket, ...] = ()
+    credits: dict[str, tuple[int, Unit, str, str]] = field(default_factory=dict)
+    debits: dict[str, tuple[int, str, int, int]] = field(default_factory=dict)
+    credited_from: dict[str, int] = field(default_factory=dict)
+
+    def reserve(self, split: list[int], amount: int) -> None:
+        """Move `amount` from available to held; `split` takes what each pocket gave, in their order."""
+        self.available -= amount
+        self.held += amount
+        for place, pocket in enumerate(self.pockets):
+            part = min(pocket.available, amount)
+            pocket.available -= part
+            pocket.held += part
+            split[place] += part
+            amount -= part
+
+    def release(self, split: list[int], amount: int) -> None:
+        """Move `amount` back, to the pocket that was drawn last first."""
+        self.available += amount
+        self.held -= amount
+        for place in reversed(range(len(self.pockets))):
+            part = min(split[place], amount)
+            self.pockets[place].available += part
+            self.pockets[place].held -= part
+            split[place] -= part
+            amount -= part
+
+    def consume(self, split: list[int], amount: int) -> None:
+        """Turn what is still held for a hold, `amount` as `split`, into posted."""
+        self.held -= amount
+        self.posted += amount
+        for pocket, part in zip(self.pockets, split, strict=False):
+            pocket.held -= part
+            pocket.posted += part
+
+    def take(self, split: list[int], amount: int) -> None:
+        """Move `amount` straight from available to posted, adding to `split`."""
+        self.available -= amount
+        self.posted += amount
+        for place, pocket in enumerate(self.pockets):
+            part = min(pocket.available, amount)
+            pocket.available -= part
+            pocket.posted += part
+            split[place] += part
+            amount -= part
+
+
+@dataclass(slots=True)
+class Counter:
+    """A budget scope in one window."""
+
+    used: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CounterId:
+    """Which counter a claim counts on."""
+
+    scope: str
+    window: str
+    measure: Measure
+
+    @classmethod
+    def of(cls, claim: ScopeClaim) -> CounterId:
+        return cls(claim.scope, claim.window, claim.measure)
+
+
+@dataclass(slots=True)
+class Hold:
+    """A hold, from its placing to the end of its retention. `cost` is what post was asked for, None before. A tombstone is a
+    hold without a `request`."""
+
+    account: str
+    worker: str
+    rate: Rate
+    placed_at_ms: int
+    renewed_until_ms: int
+    must_end_at_ms: int
+    request: PlaceHold | None = None
+    state: str = "open"
+    amount: int = 0
+    ceiling: int = 0
+    earned: int = 0
+    posted: int = 0
+    shortfall: int = 0
+    cost: int | None = None
+    split: list[int] = field(default_factory=list)
+
+    @property
+    def scopes(self) -> tuple[ScopeClaim, ...]:
+        return self.request.scopes if self.request else ()
+
+    @property
+    def owner(self) -> str:
+        return self.request.owner if self.request else ""
+
+    @property
+    def lifetime_ms(self) -> int:
+        return self.request.lifetime_ms if self.request else 0
+
+    def same_contents(self, asked: PlaceHold) -> bool:
+        """Whether a second place with this id asks for the same."""
+        mine = self.request
+        return mine is not None and (
+            (mine.account, mine.floor, mine.first, mine.ceiling, mine.rate, mine.owner)
+            == (asked.account, asked.floor, asked.first, asked.ceiling, asked.rate, asked.owner)
+            and [CounterId.of(claim) for claim in mine.scopes] == [CounterId.of(claim) for claim in asked.scopes]
+        )
