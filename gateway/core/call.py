@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from gateway.core.facts import RequestFacts
 from gateway.core.headers import Headers
 
 
@@ -24,6 +25,7 @@ class Call:
     body: bytes = b""
     upload: AsyncIterator[bytes] | None = None
     upload_bytes: int = 0
+    facts: RequestFacts | None = None  # of an upload, read from its first parts
 
     def belong_to(self, partition: str) -> None:
         """Give the request's id the partition (two hex digits) of its payer."""

@@ -27,7 +27,7 @@ MACAROON_V2 = 2
 
 _KEY_HEADERS = frozenset((b"x-api-key", b"x-goog-api-key", b"api-key"))
 _MACAROON_HEADERS = frozenset((b"macaroon", b"grpc-metadata-macaroon"))
-_CREDENTIAL_HEADERS = _KEY_HEADERS | _MACAROON_HEADERS | {b"authorization", b"proxy-authorization"}
+CREDENTIAL_HEADERS = _KEY_HEADERS | _MACAROON_HEADERS | {b"authorization", b"proxy-authorization"}
 
 _SCHEME = re.compile(rb"(?:^|(?<=[\s,]))(?:L402|LSAT)[ \t]+", re.IGNORECASE)
 _PARAMETER = re.compile(rb"""([A-Za-z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))""")
@@ -75,7 +75,7 @@ def parse_credential(headers: Iterable[tuple[bytes, bytes]], query: bytes = b"")
     """
     found: list[Credential] = []
     for name, value in headers:
-        if name in _CREDENTIAL_HEADERS:
+        if name in CREDENTIAL_HEADERS:
             if name == b"authorization":
                 found += _of_authorization(value)
             elif name in _MACAROON_HEADERS:
@@ -89,12 +89,12 @@ def parse_credential(headers: Iterable[tuple[bytes, bytes]], query: bytes = b"")
 
 def is_credential_header(name: bytes) -> bool:
     """Whether a header (name in lower case) can carry a credential and therefore never goes to an upstream."""
-    return name in _CREDENTIAL_HEADERS
+    return name in CREDENTIAL_HEADERS
 
 
 def strip_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The headers without any that can carry a credential."""
-    return [pair for pair in headers if pair[0] not in _CREDENTIAL_HEADERS]
+    return [pair for pair in headers if pair[0] not in CREDENTIAL_HEADERS]
 
 
 def strip_query(query: bytes) -> bytes:

@@ -6,6 +6,7 @@ hop-by-hop and what would let an upstream act on the origin that the dashboard s
 
 from __future__ import annotations
 
+from gateway.core.credentials import CREDENTIAL_HEADERS
 from gateway.core.operations import Dialect
 
 Headers = list[tuple[bytes, bytes]]
@@ -16,12 +17,9 @@ HOP_BY_HOP = frozenset(
         b"transfer-encoding", b"upgrade",
     }
 )  # fmt: skip
-CREDENTIALS = frozenset(
-    {b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key", b"macaroon", b"grpc-metadata-macaroon"}
-)
 NOT_UP = (
     HOP_BY_HOP
-    | CREDENTIALS
+    | CREDENTIAL_HEADERS
     | {b"host", b"accept-encoding", b"cookie", b"forwarded", b"content-length", b"expect", b"x-bolthub-credit", b"x-real-ip"}
 )
 NOT_DOWN = HOP_BY_HOP | {
@@ -30,7 +28,6 @@ NOT_DOWN = HOP_BY_HOP | {
 }  # fmt: skip
 # Dashboard and relay share an origin: what an upstream sends must never run there.
 ALWAYS_DOWN: Headers = [(b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff")]
-CREDENTIAL_QUERY_KEYS = frozenset({"key", "api_key", "access_token"})
 
 
 def headers_up(headers: Headers) -> Headers:
@@ -80,10 +77,11 @@ def header_value(headers: Headers, name: bytes) -> bytes | None:
     return None
 
 
-def query_up(query: bytes) -> bytes:
-    """The query without credentials, byte for byte otherwise."""
-    if b"=" not in query:
-        return query
-    names = tuple(name.encode() for name in CREDENTIAL_QUERY_KEYS)
-    kept = [part for part in query.split(b"&") if part.partition(b"=")[0].lower() not in names]
-    return b"&".join(kept)
+def speaks(headers: Headers) -> Dialect:
+    """What the caller speaks, told by its headers: `x-goog-api-key`, else `anthropic-version`, else OpenAI."""
+    anthropic = False
+    for name, _ in headers:
+        if name == b"x-goog-api-key":
+            return Dialect.GEMINI
+        anthropic = anthropic or name == b"anthropic-version"
+    return Dialect.ANTHROPIC if anthropic else Dialect.OPENAI

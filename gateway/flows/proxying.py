@@ -16,9 +16,9 @@ from gateway.core.answer_head import AnswerKind, kind_of
 from gateway.core.answers.registry import reader_for, served_model
 from gateway.core.call import Call
 from gateway.core.cost_comment import sse_comment
-from gateway.core.credentials import Credential
+from gateway.core.credentials import Credential, strip_query
 from gateway.core.errors import Problem, Unavailable, UpstreamFailed
-from gateway.core.headers import Headers, headers_down, headers_up, query_up
+from gateway.core.headers import Headers, headers_down, headers_up
 from gateway.core.money import Unit, money_object, usd_string
 from gateway.core.operations import Dialect, Operation
 from gateway.core.splice import splice
@@ -162,7 +162,7 @@ class Relay:
             upstream=admitted.match.upstream_name,
             method=call.method,
             path=admitted.match.upstream_path,
-            query=query_up(call.query),
+            query=strip_query(call.query),
             headers=headers,
             body=body,
             upload=call.upload,

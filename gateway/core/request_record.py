@@ -1,0 +1,48 @@
+"""What `GET /api/requests/{id}` tells: a hold, seen as the request it was made for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from gateway.core.holds import HoldRecord
+from gateway.core.ids import request_of_hold
+from gateway.core.money import Unit, money_object
+from gateway.core.usage import Usage
+
+_STATES = {"open": "open", "posted": "posted", "voided": "voided", "expired": "expired"}
+
+
+def labels_json(*, model: str, dialect: str, route: str) -> bytes:
+    """What of a request is kept with its hold from the start."""
+    return msgspec.json.encode({"model": model, "dialect": dialect, "route": route})
+
+
+def request_record(hold: HoldRecord, unit: Unit) -> dict[str, Any]:
+    """The members of the answer. While the request runs, `usage` is empty and `cost` is what its last checkpoint earned."""
+    labels = msgspec.json.decode(hold.labels) if hold.labels else {}
+    outcome = msgspec.json.decode(hold.outcome) if hold.outcome else {}
+    is_open = hold.state == "open"
+    return {
+        "request_id": request_of_hold(hold.hold_id),
+        "state": _STATES.get(hold.state, hold.state),
+        "model": outcome.get("model") or labels.get("model", ""),
+        "dialect": labels.get("dialect", ""),
+        "route": labels.get("route", ""),
+        "usage": outcome.get("usage") or Usage().as_members(),
+        "basis": outcome.get("basis", "estimated"),
+        "cost": money_object(hold.earned if is_open else hold.posted, unit),
+        "held": money_object(hold.amount if is_open else 0, unit),
+        "shortfall": money_object(hold.shortfall, unit),
+        "cut": outcome.get("cut"),
+        "started_at": rfc3339(hold.placed_at_ms),
+        "ended_at": None if hold.ended_at_ms is None else rfc3339(hold.ended_at_ms),
+    }
+
+
+def rfc3339(instant_ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    instant = datetime.fromtimestamp(instant_ms / 1_000, UTC)
+    return instant.strftime("%Y-%m-%dT%H:%M:%S.") + f"{instant_ms % 1_000:03d}Z"

@@ -1,0 +1,139 @@
+"""Who may pass, and with how much reserved: facts, price, payer, hold - in this order, so that nobody pays for a bad request.
+
+A refusal changes nothing and says what would help: a challenge where money would, a reason where it would not, 503 where the
+fault is ours. A valid, paid credential is never answered with 402 for our own fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from gateway.core.call import Call
+from gateway.core.challenges import asked_deposit
+from gateway.core.credentials import AppKey, Credential, L402Credential, Malformed, NoCredential
+from gateway.core.errors import Forbidden, InvalidKey, InvalidRequest, MethodNotAllowed, NotFound
+from gateway.core.facts import RequestFacts
+from gateway.core.headers import speaks
+from gateway.core.operations import FREE_OPERATIONS, Operation
+from gateway.core.price_cards import PriceCard
+from gateway.core.prices import bills, flat_card, steps
+from gateway.core.requests import read_request
+from gateway.core.restrictions import RequestContext
+from gateway.core.routing import AGENT, Match, MethodMismatch, RouteTable
+from gateway.core.terms import Terms
+from gateway.flows.agents import AgentDesk
+from gateway.flows.settling import Work
+from gateway.policies import Policies
+from gateway.ports import System
+
+
+@dataclass(slots=True)
+class Admitted:
+    """A request that may pass. `work` None: it costs nothing."""
+
+    match: Match
+    facts: RequestFacts
+    card: PriceCard | None
+    provider: str | None
+    work: Work | None = None
+
+
+class Admission:
+    """Admits requests. `policies` and `routes` are replaced as wholes on a reload; each request reads them once."""
+
+    def __init__(
+        self,
+        *,
+        routes: RouteTable,
+        policies: Policies,
+        agents: AgentDesk,
+        system: System,
+    ) -> None:
+        self.routes = routes
+        self.policies = policies
+        self._agents = agents
+        self._system = system
+
+    async def admit(self, call: Call, credential: Credential) -> Admitted:
+        """Admit a request, its money reserved. Errors: Problem; nothing is reserved then."""
+        deposit = asked_deposit(call.headers)
+        unpaid = isinstance(credential, NoCredential | Malformed)
+        try:
+            admitted = self._facts(call, self._match(call))
+        except (InvalidRequest, MethodNotAllowed):
+            # Somebody who only buys credit sends no real request: the path is enough.
+            if unpaid and (deposit is not None or not call.body) and call.upload is None:
+                raise await self._agents.challenge(call, credential, deposit) from None
+            raise
+        if isinstance(credential, AppKey):
+            raise InvalidKey("this key is not known here", param="authorization")
+        if not isinstance(credential, L402Credential):
+            raise await self._agents.challenge(call, credential, deposit, admitted.card, admitted.facts)
+        if AGENT not in admitted.match.route.payers:
+            raise Forbidden("this route does not admit agents")
+        payer = await self._agents.identify(call, credential, self._context(call, admitted), deposit)
+        if admitted.card is None:
+            await self._agents.must_be_known(call, payer, deposit)
+            call.belong_to(payer.token[:2])
+            return admitted
+        admitted.work = await self._agents.place(call, payer, admitted, deposit, self.policies.hold)
+        return admitted
+
+    def _match(self, call: Call) -> Match:
+        found = self.routes.match(call.method, call.path)
+        if found is None:
+            raise NotFound(f"no route serves {call.path}", code="unknown_route")
+        if isinstance(found, MethodMismatch):
+            allowed = ", ".join(found.allowed)
+            raise MethodNotAllowed(f"{call.path} takes {allowed}", headers={"allow": allowed})
+        if found.operation is Operation.LISTING and found.others:
+            return found.speaking(speaks(call.headers))
+        return found
+
+    def _facts(self, call: Call, match: Match) -> Admitted:
+        """The facts and the price. Errors: InvalidRequest; NotFound(unknown_model)."""
+        facts = call.facts or read_request(
+            match.operation, call.body, path_model=match.path_model, limits=self.policies.request_limits
+        )
+        if match.operation in FREE_OPERATIONS:
+            return Admitted(match, facts, None, match.provider)
+        narrowed = match.for_model(facts.model) if match.others or match.route.models else match
+        if narrowed is None:
+            raise NotFound(f"the model {facts.model!r} is not served here", code="unknown_model", param="model")
+        card = self._card(narrowed, facts)
+        if facts.shows_all and steps(card, facts):
+            facts = replace(facts, shows_all=False)
+        return Admitted(narrowed, facts, card, narrowed.provider)
+
+    def _card(self, match: Match, facts: RequestFacts) -> PriceCard:
+        price = match.route.price
+        if isinstance(price, int):
+            return flat_card(price, name=match.route.path)
+        if isinstance(price, str):
+            card = self.policies.price_book.rule(price)
+        else:
+            card = self.policies.price_book.card(match.provider or "", facts.model, self._system.now_s())
+        if card is None or not bills(card, facts):
+            raise NotFound(
+                f"the model {facts.model!r} has no price here and is not served", code="unknown_model", param="model"
+            )
+        return card
+
+    def terms_for_served(self, admitted: Admitted, terms: Terms, served: str) -> Terms | None:
+        """The terms of the model that was served, None where the book does not know it."""
+        if admitted.match.route.price is not None:
+            return None
+        card = self.policies.price_book.card(admitted.provider or "", served, self._system.now_s())
+        return None if card is None else replace(terms, card=card)
+
+    def _context(self, call: Call, admitted: Admitted) -> RequestContext:
+        match = admitted.match
+        return RequestContext(
+            now_s=int(self._system.now_s()),
+            service=self.policies.challenge.service,
+            method=call.method,
+            path=call.path,
+            route=match.route.path,
+            model=admitted.facts.model,
+            names=(match.operation.value, match.upstream_name),
+        )

@@ -1,0 +1,237 @@
+"""Agents at the counter: who shows a credential, what it may spend, and what to ask of whoever shows none.
+
+Everything that can be mended without the payer is mended here (a payment not yet credited, a rate that changed, an input
+counted too coarsely) before anything is refused; after a valid proof our own failures are 503, never another invoice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Protocol
+
+from gateway.core.call import Call
+from gateway.core.credentials import Credential, L402Credential
+from gateway.core.errors import Forbidden, PaymentRequired, Problem, Unavailable
+from gateway.core.facts import RequestFacts
+from gateway.core.holds import Placed, PlaceHold, Refusal, Refused
+from gateway.core.ids import hold_of_request
+from gateway.core.money import MARGIN_ONE_PPM, Rate, Unit, amount_of, money_object
+from gateway.core.price_cards import PriceCard
+from gateway.core.request_record import labels_json
+from gateway.core.restrictions import RequestContext
+from gateway.core.routing import Match
+from gateway.core.terms import HoldPolicy, Terms, amounts_of
+from gateway.flows.challenging import Challenger
+from gateway.flows.counting import Counting
+from gateway.flows.crediting import Crediting, Forbids, NeedsChallenge, VerifiedPayer, Verifier
+from gateway.flows.settling import Work
+from gateway.ports import Ledger
+
+# What can be mended is mended once each: credit, rate, input; and one more for a race.
+PLACE_ATTEMPTS = 5
+_MISSING_CREDIT = frozenset({Refusal.CREDIT_UNKNOWN, Refusal.NO_ACCOUNT})
+
+
+class Request(Protocol):
+    """What of an admitted request matters here."""
+
+    match: Match
+    facts: RequestFacts
+    card: PriceCard | None
+    provider: str | None
+
+
+class AgentDesk:
+    """Identifies agents and places their holds. `lightning` None: agents cannot pay here."""
+
+    def __init__(
+        self, *, challenger: Challenger | None, verifier: Verifier, crediting: Crediting, ledger: Ledger, counting: Counting
+    ) -> None:
+        self._challenger = challenger
+        self._verifier = verifier
+        self._crediting = crediting
+        self._ledger = ledger
+        self._counting = counting
+        self._voiding: set[asyncio.Task[object]] = set()
+
+    async def identify(
+        self, call: Call, credential: L402Credential, context: RequestContext, deposit: int | None
+    ) -> VerifiedPayer:
+        """The payer behind a credential. Errors: PaymentRequired with a fresh challenge; Forbidden; Unavailable."""
+        verified = self._verifier.verify(credential, context)
+        match verified:
+            case VerifiedPayer():
+                return verified
+            case NeedsChallenge(reason, top_up_of):
+                raise await self._refusal(call, reason, deposit, top_up_of=top_up_of)
+            case Forbids(reason):
+                raise Forbidden(reason)
+
+    async def challenge(
+        self,
+        call: Call,
+        credential: Credential,
+        deposit: int | None,
+        card: PriceCard | None = None,
+        facts: RequestFacts | None = None,
+    ) -> Problem:
+        """The 402 for a request that shows nothing that we know."""
+        reason = getattr(credential, "reason", None) or "this request must be paid: pay the invoice and retry with the proof"
+        return await self._refusal(call, reason, deposit, price=_floor_nanousd(card, facts))
+
+    async def _refusal(
+        self,
+        call: Call,
+        reason: str,
+        deposit: int | None,
+        *,
+        top_up_of: bytes | None = None,
+        needed_msat: int = 0,
+        price: int | None = None,
+        members: dict[str, object] | None = None,
+    ) -> Problem:
+        if self._challenger is None:
+            return PaymentRequired(reason, members={"payment_methods": [], **(members or {})})
+        challenge = await self._challenger.challenge(
+            call.address, asked_sats=deposit, needed_msat=needed_msat, top_up_of=top_up_of
+        )
+        return self._challenger.refusal(challenge, reason, cost_nanousd=price, members=members)
+
+    async def must_be_known(self, call: Call, payer: VerifiedPayer, deposit: int | None) -> None:
+        """For what costs nothing: the credential must have been paid for. Errors: PaymentRequired, Unavailable."""
+        rate = await self._crediting.rate_of(payer)
+        if isinstance(rate, NeedsChallenge):
+            raise await self._refusal(call, rate.reason, deposit, top_up_of=rate.top_up_of)
+
+    async def place(
+        self, call: Call, payer: VerifiedPayer, request: Request, deposit: int | None, policy: HoldPolicy
+    ) -> Work:
+        """Reserve what the request may cost. Errors: PaymentRequired (a top-up), Forbidden, Unavailable."""
+        call.belong_to(payer.token[:2])
+        rate = await self._rate(call, payer, deposit)
+        if request.card is None:
+            raise Unavailable("a request without a price reached the ledger", code="internal")
+        terms = Terms(request.card, request.facts, Unit.MSAT, rate)
+        counted = False
+        refused = Refused(Refusal.INSUFFICIENT)
+        for _ in range(PLACE_ATTEMPTS):
+            hold = self._hold(call, payer, request, terms, policy)
+            answer = await self._place(hold)
+            if isinstance(answer, Placed):
+                return Work(
+                    request_id=call.request_id,
+                    hold_id=answer.hold_id,
+                    account=payer.account,
+                    terms=terms,
+                    granted=answer.granted,
+                    available=answer.available,
+                )
+            refused = answer
+            if answer.reason in _MISSING_CREDIT:
+                terms = replace(terms, rate=await self._credited(call, payer, deposit))
+            elif answer.reason is Refusal.RATE_CHANGED and answer.rate is not None:
+                self._crediting.note_rate(payer.account, answer.rate)
+                terms = replace(terms, rate=answer.rate)
+            elif answer.reason is Refusal.INSUFFICIENT and not counted and call.upload is None:
+                counted = True
+                terms = terms.with_input(await self._counting.input_tokens_off_loop(request, call.body))
+                request.facts = terms.facts
+            else:
+                break
+        raise await self._refused(call, payer, refused, terms, policy, deposit)
+
+    async def _rate(self, call: Call, payer: VerifiedPayer, deposit: int | None) -> Rate:
+        rate = self._crediting.known_rate(payer) or await self._crediting.rate_of(payer)
+        if isinstance(rate, NeedsChallenge):
+            raise await self._refusal(call, rate.reason, deposit, top_up_of=rate.top_up_of)
+        return rate
+
+    async def _credited(self, call: Call, payer: VerifiedPayer, deposit: int | None) -> Rate:
+        rate = await self._crediting.credit(payer)
+        if isinstance(rate, NeedsChallenge):
+            raise await self._refusal(call, rate.reason, deposit, top_up_of=rate.top_up_of)
+        return rate
+
+    def _hold(self, call: Call, payer: VerifiedPayer, request: Request, terms: Terms, policy: HoldPolicy) -> PlaceHold:
+        amounts = amounts_of(terms, policy)
+        return PlaceHold(
+            hold_id=hold_of_request(call.request_id),
+            account=payer.account,
+            floor=amounts.floor,
+            first=amounts.first,
+            ceiling=amounts.ceiling,
+            rate=terms.rate,
+            scopes=payer.claims,
+            credit_id=payer.credit_id,
+            token_id=payer.token,
+            lifetime_ms=int(policy.hold_lifetime_s * 1_000),
+            greatest_age_ms=int(policy.hold_greatest_age_s * 1_000),
+            labels=labels_json(
+                model=request.facts.model, dialect=request.match.dialect.value, route=request.match.route.path
+            ),
+        )
+
+    async def _place(self, hold: PlaceHold) -> Placed | Refused:
+        try:
+            return await self._ledger.place(hold)
+        except BaseException:
+            # The outcome is unknown: the void makes it nothing, also when the place arrives after it.
+            task = asyncio.ensure_future(self._void(hold))
+            self._voiding.add(task)
+            task.add_done_callback(self._voiding.discard)
+            raise
+
+    async def _void(self, hold: PlaceHold) -> None:
+        try:
+            await self._ledger.void(hold.hold_id, account=hold.account)
+        except Unavailable:
+            return  # the store is still away: the sweeper expires the hold, if there is one, at nothing
+
+    async def _refused(
+        self, call: Call, payer: VerifiedPayer, refused: Refused, terms: Terms, policy: HoldPolicy, deposit: int | None
+    ) -> Problem:
+        """What to tell a payer whose hold could not be placed."""
+        match refused.reason:
+            case Refusal.INSUFFICIENT:
+                balance = {
+                    "available": money_object(refused.available, Unit.MSAT),
+                    "held": money_object(refused.held, Unit.MSAT),
+                }
+                amounts = amounts_of(terms, policy)
+                short = max(amounts.floor - refused.available, 0)
+                return await self._refusal(
+                    call,
+                    "the credit is spent: pay the invoice to top it up",
+                    deposit,
+                    top_up_of=payer.top_up_of,
+                    needed_msat=short,
+                    price=_nanousd(amounts.floor, terms),
+                    members={"balance": balance},
+                )
+            case Refusal.REVOKED:
+                return await self._refusal(call, "the token was revoked", deposit)
+            case Refusal.LIMIT:
+                return Forbidden("a limit that the token carries is used up")
+            case Refusal.DEBT | Refusal.TOO_MANY_SHORTFALLS:
+                return Forbidden("this credit is suspended: earlier requests cost more than it could pay")
+            case Refusal.FROZEN:
+                return Unavailable("this credit is being reconciled", code="frozen", retry_after_s=30)
+            case Refusal.MEMORY:
+                return Unavailable("the store is short of memory", code="store_unavailable", retry_after_s=10)
+            case _:
+                return Unavailable(f"the hold was refused: {refused.reason.value}", retry_after_s=2)
+
+
+def _floor_nanousd(card: PriceCard | None, facts: RequestFacts | None) -> int | None:
+    """The least that this request costs, for the body of the 402; None where it is not known."""
+    if card is None or facts is None:
+        return None
+    terms = Terms(card, facts, Unit.NANOUSD, Rate(0))
+    return terms.bound(min(facts.output_limit_tokens or 1, 1)) or None
+
+
+def _nanousd(amount_msat: int, terms: Terms) -> int:
+    """What an amount of msat is worth at the credit's rate."""
+    picousd_per_msat = terms.rate.microusd_per_btc * 1_000_000 // 100_000_000_000
+    return amount_of(amount_msat * picousd_per_msat, margin_ppm=MARGIN_ONE_PPM, unit=Unit.NANOUSD, rate=terms.rate)

@@ -1,0 +1,100 @@
+"""One worker process: the application on uvicorn, its signals, its end.
+
+SIGTERM: no new requests; running streams go on for the grace period, then are cut and settled; then the process ends. SIGHUP:
+the policies are read again, as one object or not at all. A worker whose supervisor has gone ends like on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from gateway.app import Gateway, open_gateway
+from gateway.config import Config
+
+# Streams that were cut must still be settled, and their clients told.
+SETTLE_S = 5.0
+# The relay makes few cycles and many short-lived objects: the default thresholds collect in vain (2.5 % of the CPU).
+GC_THRESHOLD = (50_000, 20, 50)
+_ORPHAN_CHECK_S = 1.0
+
+
+async def serve_worker(config: Config, listener: socket.socket, config_path: Path, number: int) -> int:
+    """Serve on the socket until told to stop. Exit code 1 when the parts cannot be started."""
+    try:
+        async with open_gateway(config, worker_number=number) as gateway:
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLD)
+            server = _server(gateway, config)
+            reload = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
+            tasks = [
+                asyncio.ensure_future(_reload_policies(gateway, reload)),
+                asyncio.ensure_future(_drain(gateway, server, config.limits.grace_s)),
+                asyncio.ensure_future(_watch_parent(server)),
+            ]
+            try:
+                await server.serve(sockets=[listener])
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+    except StartError as error:
+        print(f"farebox: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+class StartError(Exception):
+    """A part that the gateway cannot do without did not start."""
+
+
+def _server(gateway: Gateway, config: Config) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            gateway.app,
+            http="httptools",
+            ws="websockets-sansio",
+            loop="none",
+            lifespan="off",
+            access_log=False,
+            log_level="critical",
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(config.limits.grace_s + SETTLE_S),
+            h11_max_incomplete_event_size=config.limits.header_most_bytes,
+        )
+    )
+
+
+async def _drain(gateway: Gateway, server: uvicorn.Server, grace_s: float) -> None:
+    """Once the server is told to stop: refuse new work, let streams go on for the grace period, then cut them."""
+    while not server.should_exit:
+        await asyncio.sleep(0.05)
+    gateway.drain()
+    await asyncio.sleep(grace_s)
+    gateway.stop_streams("the gateway is being restarted")
+
+
+async def _reload_policies(gateway: Gateway, reload: asyncio.Event) -> None:
+    while True:
+        await reload.wait()
+        reload.clear()
+        print(f"farebox: {await gateway.reload_policies()}", file=sys.stderr, flush=True)
+
+
+async def _watch_parent(server: uvicorn.Server) -> None:
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(_ORPHAN_CHECK_S)
+    server.should_exit = True
