@@ -176,7 +176,7 @@ class LimitsConfig:
     challenges_per_minute: int = 60  # of one address prefix (/24, /48)
     open_invoices_per_address: int = 8
     open_invoices_per_prefix: int = 256
-    open_invoices_most: int = 20_000
+    open_invoices_most: int = 10_000
     body_most_bytes: int = 32 * 1024 * 1024  # JSON bodies, read whole before the hold
     upload_most_bytes: int = 512 * 1024 * 1024  # multipart bodies, streamed
     header_most_bytes: int = 64 * 1024

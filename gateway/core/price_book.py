@@ -35,6 +35,11 @@ class ToolPrices:
 
     fees: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Every tool that has a price under any provider."""
+        return frozenset(name for fees in self.fees.values() for name in fees)
+
     def of(self, provider: str) -> dict[str, int]:
         """The fees under a provider: its own before the general ones."""
         return {**self.fees.get("", {}), **self.fees.get(provider, {})}
