@@ -200,14 +200,14 @@ def tool_prices(files: Iterable[PriceFile]) -> ToolPrices:
     return ToolPrices(MappingProxyType(fees))
 
 
-def rule_cards(files: Mapping[str, PriceFile], margin_ppm: int, problems: list[str]) -> Mapping[str, PriceCard]:
-    """Named flat prices over all files."""
+def rule_cards(files: Mapping[str, PriceFile], problems: list[str]) -> Mapping[str, PriceCard]:
+    """Named flat prices over all files: the operator's own, so no margin is put on them."""
     cards: dict[str, PriceCard] = {}
     for source, file in files.items():
         for name, fee in file.rules.items():
             if name in cards:
                 problems.append(f"{source}: rules.{name}: given twice; keep one")
-            cards[name] = flat_card(picousd_up(fee.usd_per_call), name=name, margin_ppm=margin_ppm)
+            cards[name] = flat_card(picousd_up(fee.usd_per_call), name=name)
     return MappingProxyType(cards)
 
 

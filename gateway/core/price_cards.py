@@ -102,12 +102,12 @@ def prices_at(bands: tuple[Band, ...], input_tokens: int) -> TokenPrices:
     return bands[0].prices
 
 
-def flat_card(picousd_per_call: int, *, name: str, margin_ppm: int = MARGIN_ONE_PPM) -> PriceCard:
-    """A card that takes one price a call."""
+def flat_card(picousd_per_call: int, *, name: str) -> PriceCard:
+    """A card that takes one price a call: the operator's own, so no margin is put on it."""
     bands = (Band(-1, TokenPrices()),)
     return PriceCard(
         provider="", model=name, bands=bands, bounds=MappingProxyType({"": bands}), has_tokens=False,
-        call=picousd_per_call, margin_ppm=margin_ppm, flat=True,
+        call=picousd_per_call, flat=True,
     )  # fmt: skip
 
 
