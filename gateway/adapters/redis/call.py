@@ -20,8 +20,8 @@ _LONGEST_PAUSE_S = 0.2
 _READS = frozenset(
     (
         *("PING", "TIME", "INFO", "CONFIG", "MEMORY", "DBSIZE", "SCAN", "GET", "MGET", "EXISTS", "TYPE", "TTL", "PTTL"),
-        *("HGET", "HMGET", "HGETALL", "HLEN", "LRANGE", "LLEN", "LINDEX", "SMEMBERS", "SISMEMBER", "SCARD"),
-        *("ZRANGE", "ZSCORE", "ZCARD", "ZCOUNT", "XRANGE", "XREVRANGE", "XLEN"),
+        *("HGET", "HMGET", "HGETALL", "HLEN", "LRANGE", "LLEN", "LINDEX", "SMEMBERS", "SISMEMBER", "SCARD", "SSCAN"),
+        *("ZRANGE", "ZRANGEBYSCORE", "ZSCORE", "ZCARD", "ZCOUNT", "XRANGE", "XREVRANGE", "XLEN"),
     )
 )
 
