@@ -43,12 +43,13 @@ _encode = msgspec.json.Encoder().encode
 def render_problem(
     problem: Problem, dialect: Dialect = Dialect.RAW, *, grpc: bool = False, headers: Headers | None = None
 ) -> tuple[int, Headers, bytes]:
-    """Status, headers and body. `headers` (challenges) come first and keep their order; `grpc` is for callers whose
+    """Status, headers and body. The problem's own headers (a challenge) come first; `grpc` is for callers whose
     content type is application/grpc."""
+    own = [(name.encode("ascii"), value.encode("latin-1")) for name, value in problem.headers.items()]
     if grpc:
-        return 200, [*(headers or ()), *_grpc_headers(problem)], b""
+        return 200, [*own, *(headers or ()), *_grpc_headers(problem)], b""
     body = _encode(problem_body(problem, dialect))
-    return problem.status, [*(headers or ()), *_headers(problem, len(body))], body
+    return problem.status, [*own, *(headers or ()), *_headers(problem, len(body))], body
 
 
 def render_failure(dialect: Dialect = Dialect.RAW, *, grpc: bool = False) -> tuple[int, Headers, bytes]:
