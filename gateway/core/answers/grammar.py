@@ -79,6 +79,7 @@ class Grammar:
     read: Callable[[Members | None, bytes, Usage | None], Sign]  # payload, event, usage so far
     tally: Callable[[TextCounter], Tally]
     most_event_bytes: int = MOST_EVENT_BYTES
+    usage_on_request: bool = False  # a stream tells its usage only to clients that ask
     closes_on_eof: bool = False  # the end of the upstream's bytes is the end of the answer (no last event)
 
 

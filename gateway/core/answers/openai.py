@@ -255,4 +255,14 @@ def read_chunk(payload: Members | None, event: bytes, _: Usage | None) -> Sign:
     )
 
 
-CHUNKS = Grammar(markers=(b'_tokens"', b"[DONE]", b'"error"'), read=read_chunk, tally=ChatTally)
+class TextTally(ChatTally):
+    """Chunks of text completions, so that a stream cut before its first chunk is closed in its own form."""
+
+    def __init__(self, counter: TextCounter) -> None:
+        super().__init__(counter)
+        self.plain_text = True
+
+
+_MARKERS = (b'_tokens"', b"[DONE]", b'"error"')
+CHUNKS = Grammar(markers=_MARKERS, read=read_chunk, tally=ChatTally, usage_on_request=True)
+TEXT_CHUNKS = Grammar(markers=_MARKERS, read=read_chunk, tally=TextTally, usage_on_request=True)

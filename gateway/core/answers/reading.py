@@ -232,8 +232,11 @@ class EventReader:
         return visible <= PLAUSIBLE_RATIO * self.count() + PLAUSIBLE_SLACK_TOKENS
 
     def closing(self) -> bytes:
-        """Events that end the stream cleanly where it was cut, with the usage that `usage` gave last, if the client asked
-        for it (dialects that always report it do so here too)."""
-        if self._settled is None:
-            self.usage(input_bound_tokens=0)
-        return self._gauge.fold().closing(self._settled if self._asked else None)
+        """Events that end the stream cleanly where it was cut, with the usage that `usage` gave last. Where the dialect leaves
+        it to the client whether usage is told, only if it asked."""
+        return self._gauge.fold().closing(self._closing_usage())
+
+    def _closing_usage(self) -> Usage | None:
+        if self._grammar.usage_on_request and not self._asked:
+            return None
+        return self._settled if self._settled is not None else self.usage(input_bound_tokens=0)[0]

@@ -1,0 +1,167 @@
+"""Gemini: thoughts are not in the candidates, and what tools put into the prompt is not in the prompt; we add both.
+
+In a stream every chunk carries the usage up to there and the last one wins, so no chunk is decoded before somebody asks: the
+tally keeps the latest. The answer ends with the upstream's bytes. Without `alt=sse` a stream is one JSON array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from gateway.core.answers.figures import Members, figure, listed, member, part, string
+from gateway.core.answers.grammar import MOST_LARGE_EVENT_BYTES, NOTHING, Grammar, Sign, Tally, index_of
+from gateway.core.metering import TextCounter
+from gateway.core.usage import Usage
+
+_TIERS = {"ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
+# Billed by the query (or the prompt, for older models); the count is of queries.
+GOOGLE_SEARCH = "google_search"
+
+
+def usage_of(reported: Any) -> Usage | None:
+    """A `usageMetadata` object, None where it says nothing."""
+    if not isinstance(reported, dict):
+        return None
+    prompt = figure(reported, "promptTokenCount")
+    if prompt is None:
+        return None
+    tools = figure(reported, "toolUsePromptTokenCount") or 0
+    inputs = prompt + tools
+    thoughts = figure(reported, "thoughtsTokenCount") or 0
+    output = (figure(reported, "candidatesTokenCount", "responseTokenCount") or 0) + thoughts
+    cached = part(reported, "cachedContentTokenCount", whole=inputs)
+    audio = _modality(reported, "promptTokensDetails", "AUDIO", inputs)
+    return Usage(
+        input_tokens=inputs,
+        cached_input_tokens=cached,
+        input_audio_tokens=audio,
+        cached_input_audio_tokens=_modality(reported, "cacheTokensDetails", "AUDIO", min(cached, audio)),
+        input_image_tokens=_modality(reported, "promptTokensDetails", "IMAGE", inputs),
+        output_tokens=output,
+        reasoning_tokens=thoughts,
+        output_audio_tokens=_modality(reported, "candidatesTokensDetails", "AUDIO", output),
+        output_image_tokens=_modality(reported, "candidatesTokensDetails", "IMAGE", output),
+        service_tier=string(reported, "serviceTier") or _TIERS.get(string(reported, "trafficType") or ""),
+    )
+
+
+def _modality(reported: Members, name: str, modality: str, whole: int) -> int:
+    """Tokens of one modality; 0 where they are more than the whole."""
+    found = sum(
+        figure(detail, "tokenCount") or 0 for detail in listed(reported, name) if string(detail, "modality") == modality
+    )
+    return found if found <= whole else 0
+
+
+def queries_in(body: Members) -> int:
+    """Google searches that the answer rests on."""
+    return sum(
+        len(listed(member(candidate, "groundingMetadata"), "webSearchQueries"))
+        for candidate in listed(body, "candidates")
+    )
+
+
+def usage_in(body: Members) -> Usage | None:
+    """Usage of an answer or a chunk."""
+    usage = usage_of(body.get("usageMetadata"))
+    queries = queries_in(body)
+    return replace(usage, tool_calls=((GOOGLE_SEARCH, queries),)) if usage is not None and queries else usage
+
+
+def texts_of(candidate: Any) -> Iterator[tuple[str, str]]:
+    """Visible texts of a candidate, each with its channel."""
+    for piece in listed(member(candidate, "content"), "parts"):
+        if not isinstance(piece, dict):
+            continue
+        if isinstance(piece.get("text"), str):
+            yield ("thought" if piece.get("thought") is True else "text"), piece["text"]
+        call = member(piece, "functionCall")
+        if call:
+            yield "call", string(call, "name") or ""
+            yield "call", msgspec.json.encode(call.get("args")).decode() if call.get("args") else ""
+        code = string(member(piece, "executableCode"), "code")
+        if code:
+            yield "code", code
+
+
+def answer_texts(body: Members) -> Iterator[str]:
+    """Visible texts of an answer."""
+    for candidate in listed(body, "candidates"):
+        for _, text in texts_of(candidate):
+            yield text
+
+
+class ChunkTally(Tally):
+    """Chunks of a stream."""
+
+    def __init__(self, counter: TextCounter) -> None:
+        super().__init__(counter)
+        self.head: Members = {}
+        self.queries = 0
+        self.open: dict[int, bool] = {}
+
+    def take(self, payload: Members) -> None:
+        """Text of the candidates, and the usage up to here."""
+        if not self.head:
+            self.head = {name: payload[name] for name in ("modelVersion", "responseId") if name in payload}
+            self.model = string(payload, "modelVersion")
+        usage = usage_of(payload.get("usageMetadata"))
+        self.queries += queries_in(payload)
+        self.running = usage if usage is not None else self.running
+        if self.running is not None and self.queries:
+            self.running = replace(self.running, tool_calls=((GOOGLE_SEARCH, self.queries),))
+        if string(member(payload, "promptFeedback"), "blockReason") is not None:
+            self.finished = True
+        for candidate in listed(payload, "candidates"):
+            index = index_of(candidate)
+            for channel, text in texts_of(candidate):
+                self.text.add((index, channel), text)
+            self.open = {**self.open, index: string(candidate, "finishReason") is None}
+        if self.open and not any(self.open.values()):
+            self.finished = True
+
+    def closing_chunk(self, usage: Usage | None) -> Members:
+        """A chunk that ends every open candidate with MAX_TOKENS."""
+        candidates = [
+            {"content": {"parts": [{"text": ""}], "role": "model"}, "finishReason": "MAX_TOKENS", "index": index}
+            for index, still_open in sorted((self.open or {0: True}).items())
+            if still_open
+        ]
+        used = {"usageMetadata": usage_members(usage)} if usage is not None else {}
+        return {"candidates": candidates, **used, **self.head}
+
+    def closing(self, usage: Usage | None) -> bytes:
+        """That chunk as an event."""
+        return b"data: " + msgspec.json.encode(self.closing_chunk(usage)) + b"\r\n\r\n"
+
+
+def usage_members(usage: Usage) -> Members:
+    """The `usageMetadata` of a chunk that we make."""
+    members = {
+        "promptTokenCount": usage.input_tokens,
+        "candidatesTokenCount": usage.output_tokens - usage.reasoning_tokens,
+        "totalTokenCount": usage.input_tokens + usage.output_tokens,
+    }
+    if usage.cached_input_tokens:
+        members["cachedContentTokenCount"] = usage.cached_input_tokens
+    if usage.reasoning_tokens:
+        members["thoughtsTokenCount"] = usage.reasoning_tokens
+    return members
+
+
+def read_chunk(payload: Members | None, _: bytes, __: Usage | None) -> Sign:
+    """Only errors are read at once."""
+    return Sign(error=True) if payload is not None and payload.get("error") is not None else NOTHING
+
+
+CHUNKS = Grammar(
+    markers=(b'"error"',),
+    read=read_chunk,
+    tally=ChunkTally,
+    most_event_bytes=MOST_LARGE_EVENT_BYTES,
+    closes_on_eof=True,
+)
