@@ -39,7 +39,7 @@ class RefundPolicy:
     fee_ppm: int = 10_000
     # An invoice must live long enough to be paid, and not so long that its fence (its expiry) comes late.
     least_life_s: int = 30
-    greatest_life_s: int = 86_400
+    greatest_life_s: int = 90_000  # wallets write a day by default
     # 10 days of blocks: what a hold invoice can lock of our liquidity.
     cltv_limit: int = 1_440
     final_cltv_limit: int = 288
