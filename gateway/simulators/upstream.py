@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 from msgspec import DecodeError, json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.simulators.upstream_headers import HeaderReader, Heard
 from gateway.simulators.upstream_log import Record, RequestLog
 from gateway.simulators.upstream_orders import Answer, Asked, BadOrder, Wish, read_wish
 from gateway.simulators.upstream_realtime import serve_realtime
@@ -40,6 +41,7 @@ class SimulatedUpstream:
 
     def __init__(self, log: RequestLog | None = None) -> None:
         self.log = log or RequestLog()
+        self._headers = HeaderReader()
         self._remembered: dict[tuple[Any, ...], _Remembered] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,13 +51,13 @@ class SimulatedUpstream:
             else:
                 await self._serve(scope, receive, send)
         elif scope["type"] == "websocket":
-            await serve_realtime(self.log, scope, receive, send)
+            await serve_realtime(self.log, self._headers, scope, receive, send)
         else:
             await _live(receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = self.log.open(scope["method"], scope["path"])
-        record.heard(scope["headers"], scope["query_string"])
+        record.heard, record.request_id = self._headers.read(scope["headers"], scope["query_string"])
         try:
             body = await _body(receive)
             if body is None:
@@ -69,31 +71,27 @@ class SimulatedUpstream:
             record.end()
 
     def _answer(self, scope: Scope, body: bytes, record: Record) -> tuple[Answer, Wish]:
-        wishes: dict[str, str] = {}
-        content_type, speaks = "", "openai"
-        for name, value in scope["headers"]:
-            if name.startswith(b"x-sim-"):
-                wishes[name[6:].decode("latin-1")] = value.decode("latin-1")
-            elif name == b"content-type":
-                content_type = value.decode("latin-1")
-            elif name == b"farebox-request-id":
-                record.request_id = value.decode("latin-1")
-            elif name == b"x-goog-api-key":
-                speaks = "gemini"
-            elif name == b"anthropic-version" and speaks == "openai":
-                speaks = "anthropic"
-        key = (scope["method"], scope["path"], scope["query_string"], speaks, content_type, body, *wishes.items())
+        heard = record.heard
+        key = (
+            body,
+            scope["method"],
+            scope["path"],
+            scope["query_string"],
+            heard.wishes,
+            heard.speaks,
+            heard.content_type,
+        )
         found = self._remembered.get(key)
         if found is None:
             digest = sha256(body)
-            found = (*_worked_out(scope, body, digest.digest(), wishes, content_type, speaks), digest.hexdigest())
+            found = (*_worked_out(scope, body, digest.digest(), heard), digest.hexdigest())
             self._remember(key, found)
         answer, wish, record.body_sha256 = found
         return answer, wish
 
     def _remember(self, key: tuple[Any, ...], found: _Remembered) -> None:
         answer, wish, digest = found
-        body: bytes = key[5]
+        body: bytes = key[0]
         if len(body) > GREATEST_REMEMBERED_BODY_BYTES or answer.output_tokens > GREATEST_REMEMBERED_TOKENS:
             return
         answer.pieces = tuple(answer.pieces)
@@ -123,23 +121,21 @@ def upstream_app() -> ASGIApp:
     return SimulatedUpstream()
 
 
-def _worked_out(
-    scope: Scope, body: bytes, digest: bytes, wishes: dict[str, str], content_type: str, speaks: str
-) -> tuple[Answer, Wish]:
+def _worked_out(scope: Scope, body: bytes, digest: bytes, heard: Heard) -> tuple[Answer, Wish]:
     """The answer to a request; refusals are answers too."""
     path = scope["path"]
-    route = resolve(scope["method"], path, speaks)
+    route = resolve(scope["method"], path, heard.speaks)
     if route is None:
-        return _refusal(speaks, 404, f"Invalid URL ({scope['method']} {path})"), Wish()
+        return _refusal(heard.speaks, 404, f"Invalid URL ({scope['method']} {path})"), Wish()
     try:
-        wish = read_wish(wishes)
+        wish = read_wish(dict(heard.wishes))
         asked = Asked(
             path=path,
             model=route.model,
             query=scope["query_string"].decode("latin-1"),
-            content_type=content_type,
+            content_type=heard.content_type,
             body=body,
-            payload=_payload(body, content_type),
+            payload=_payload(body, heard.content_type),
             wish=wish,
             seed=sha256(digest + path.encode()).digest(),
         )

@@ -6,46 +6,37 @@ be read too. Of credentials only names and SHA-256 digests are kept.
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
 from typing import Any
 
-GREATEST_RECORDS = 200_000
-_CREDENTIAL_HEADERS = frozenset(
-    b"authorization proxy-authorization x-api-key x-goog-api-key api-key macaroon grpc-metadata-macaroon cookie".split()
-)
-# What a payer's credential looks like, wherever it stands: the schemes, our key prefix, `<macaroon>:<preimage>`, or a
-# macaroon alone (base64 of the version byte 2 and the first field).
-_OF_PAYERS = re.compile(rb"(?i:\bl402\b|\blsat\b|\bfb_[a-z]+_|:[0-9a-f]{64}\b)|\bAg[EIJ][A-Za-z0-9+/_-]{60}")
-_KEYS_IN_QUERY = re.compile(rb"(?:^|&)(?:key|api_key|access_token)=([^&]*)")
+from gateway.simulators.upstream_headers import NOTHING_HEARD, Heard
 
-HeaderLines = Iterable[tuple[bytes, bytes]]
+GREATEST_RECORDS = 200_000
+NOTHING_SHA256 = sha256(b"").hexdigest()
 
 
 class Record:
-    """One request. Times are unix seconds; `sha` runs over the body bytes that were handed to the socket."""
+    """One request. Times are unix seconds; the SHA-256 runs over the body bytes that were handed to the socket."""
 
     __slots__ = (
+        "_sha",
         "body_sha256",
         "bytes_sent",
-        "credential_digests",
         "cut_at_s",
         "ended_at_s",
-        "header_names",
+        "heard",
         "input_tokens",
         "method",
         "model",
         "number",
         "output_tokens",
         "path",
-        "payer_credential_seen",
         "request_id",
-        "sha",
+        "sha256_hex",
         "started_at_s",
         "status",
         "tokens_sent",
@@ -59,31 +50,25 @@ class Record:
         self.model = ""
         self.status = 0
         self.input_tokens = self.output_tokens = self.tokens_sent = self.bytes_sent = 0
-        self.sha = sha256()
+        self._sha: Any = None
+        self.sha256_hex = ""
         self.body_sha256 = ""
         self.started_at_s = time.time()
         self.ended_at_s: float | None = None
         self.cut_at_s: float | None = None
-        self.header_names: list[bytes] = []
-        self.credential_digests: list[str] = []
-        self.payer_credential_seen = False
-
-    def heard(self, lines: HeaderLines, query: bytes) -> None:
-        """Note which headers came, and whether anything like a credential was among them."""
-        values = [query]
-        for name, value in lines:
-            self.header_names.append(name)
-            values.append(value)
-            if name in _CREDENTIAL_HEADERS:
-                self.credential_digests.append(sha256(value).hexdigest())
-        self.credential_digests.extend(sha256(key).hexdigest() for key in _KEYS_IN_QUERY.findall(query))
-        self.payer_credential_seen = _OF_PAYERS.search(b"\n".join(values)) is not None
+        self.heard: Heard = NOTHING_HEARD
 
     def sent(self, data: bytes, tokens: int) -> None:
         """Bytes were handed to the socket."""
         self.bytes_sent += len(data)
         self.tokens_sent += tokens
-        self.sha.update(data)
+        if self._sha is None:
+            self._sha = sha256()
+        self._sha.update(data)
+
+    def sent_whole(self, length: int, digest: str, tokens: int) -> None:
+        """A whole body was handed to the socket."""
+        self.bytes_sent, self.sha256_hex, self.tokens_sent = length, digest, tokens
 
     def cut(self) -> None:
         """The client went away before the answer was complete."""
@@ -93,6 +78,12 @@ class Record:
     def end(self) -> None:
         """Nothing more is sent."""
         self.ended_at_s = time.time()
+        if not self.sha256_hex:
+            self.sha256_hex = self._digest()
+        self._sha = None  # a hash object is ten times its digest
+
+    def _digest(self) -> str:
+        return NOTHING_SHA256 if self._sha is None else str(self._sha.hexdigest())
 
     def shown(self) -> dict[str, Any]:
         """The record as `GET /sim/log` lists it."""
@@ -107,15 +98,15 @@ class Record:
             "output_tokens": self.output_tokens,
             "tokens_sent": self.tokens_sent,
             "bytes_sent": self.bytes_sent,
-            "sha256": self.sha.hexdigest(),
+            "sha256": self.sha256_hex or self._digest(),
             "body_sha256": self.body_sha256,
             "started_at": _instant(self.started_at_s),
             "ended_at": _instant(self.ended_at_s),
             "cut_off": self.cut_at_s is not None,
             "cut_at": _instant(self.cut_at_s),
-            "headers_seen": sorted(name.decode("latin-1") for name in self.header_names),
-            "authorization_sha256": self.credential_digests,
-            "payer_credential_seen": self.payer_credential_seen,
+            "headers_seen": self.heard.names,
+            "authorization_sha256": self.heard.credential_digests,
+            "payer_credential_seen": self.heard.payer_credential_seen,
         }
 
 

@@ -65,6 +65,16 @@ class Asked:
     seed: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A whole answer as the two messages that carry it."""
+
+    start: dict[str, Any]
+    body: dict[str, Any]
+    length: int
+    digest: str
+
+
 @dataclass(slots=True)
 class Answer:
     """What goes back. `whole`: one body with a Content-Length; else a stream, written piece by piece."""
@@ -77,6 +87,7 @@ class Answer:
     input_tokens: int = 0
     output_tokens: int = 0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    ready: Ready | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 from msgspec import json
 from starlette.types import Receive, Scope, Send
 
+from gateway.simulators.upstream_headers import HeaderReader
 from gateway.simulators.upstream_log import Record, RequestLog
 from gateway.simulators.upstream_orders import Asked, BadOrder, Order, Wish, input_words, order_of, read_wish
 from gateway.simulators.upstream_sending import Watch
@@ -19,16 +20,16 @@ DEFAULT_MODEL = "gpt-realtime"
 GREATEST_HISTORY = 1_000
 
 
-async def serve_realtime(log: RequestLog, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve_realtime(log: RequestLog, headers: HeaderReader, scope: Scope, receive: Receive, send: Send) -> None:
     """One conversation. The log has one record for the connection; its tokens are the sum of all responses."""
     record = log.open("WEBSOCKET", scope["path"])
-    record.heard(scope["headers"], scope["query_string"])
+    record.heard, record.request_id = headers.read(scope["headers"], scope["query_string"])
     try:
         await receive()  # the connect
         if not scope["path"].endswith("/v1/realtime"):
             await send({"type": "websocket.close", "code": 4404})
             return
-        wish = _wish(scope, record)
+        wish = read_wish(dict(record.heard.wishes))
         record.model = parse_qs(scope["query_string"].decode("latin-1")).get("model", [DEFAULT_MODEL])[0]
         record.status = 101
         await send({"type": "websocket.accept"})
@@ -37,16 +38,6 @@ async def serve_realtime(log: RequestLog, scope: Scope, receive: Receive, send: 
         await send({"type": "websocket.close", "code": 4400, "reason": str(error)})
     finally:
         record.end()
-
-
-def _wish(scope: Scope, record: Record) -> Wish:
-    wishes = {}
-    for name, value in scope["headers"]:
-        if name.startswith(b"x-sim-"):
-            wishes[name[6:].decode("latin-1")] = value.decode("latin-1")
-        elif name == b"farebox-request-id":
-            record.request_id = value.decode("latin-1")
-    return read_wish(wishes)
 
 
 class _Conversation:

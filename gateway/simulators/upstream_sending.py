@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from typing import Any
 
 from starlette.types import Receive, Send
 
 from gateway.simulators.upstream_log import Record
-from gateway.simulators.upstream_orders import Answer, Piece, Wish
+from gateway.simulators.upstream_orders import Answer, Piece, Ready, Wish
 
 # An unpaced stream gives way this often, so that a million tokens do not starve the loop and hang-ups are noticed.
 PIECES_A_TURN = 16
@@ -61,10 +63,10 @@ async def send_answer(answer: Answer, wish: Wish, record: Record, receive: Recei
     """Send it as wished. Returns without completing the response where the fault is to break off: the server then
     closes the connection."""
     if answer.whole and not wish.delay_s and not wish.fault_at and wish.fault not in {"stall", "close"}:
-        body = b"".join(data for data, _ in answer.pieces)
-        await send(_start(answer, len(body)))
-        await send({"type": "http.response.body", "body": body})
-        record.sent(body, answer.output_tokens)
+        ready = answer.ready or _made_ready(answer)
+        await send(ready.start)
+        await send(ready.body)
+        record.sent_whole(ready.length, ready.digest, answer.output_tokens)
         return
     watch = Watch(receive)
     try:
@@ -135,7 +137,15 @@ def _divided(body: bytes, tokens: int, wish: Wish) -> list[Piece]:
     return [(body[:place], wish.fault_at), (body[place:], tokens - wish.fault_at)]
 
 
-def _start(answer: Answer, length: int | None) -> dict[str, object]:
+def _made_ready(answer: Answer) -> Ready:
+    """A whole answer as messages, kept with it: short answers repeat."""
+    body = b"".join(data for data, _ in answer.pieces)
+    message = {"type": "http.response.body", "body": body}
+    answer.ready = Ready(_start(answer, len(body)), message, len(body), sha256(body).hexdigest())
+    return answer.ready
+
+
+def _start(answer: Answer, length: int | None) -> dict[str, Any]:
     headers = [(b"content-type", answer.media_type), *answer.headers]
     if length is not None:
         headers.append((b"content-length", b"%d" % length))

@@ -17,8 +17,10 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.simulators.upstream import upstream_app
 
@@ -85,6 +87,42 @@ def main() -> None:
     serve_upstream(args.host, args.port, port_file=args.port_file, until_stdin_closes=args.until_stdin_closes)
 
 
+class _JoiningTransport:
+    """Sends the head of an answer together with what follows it in the same turn: one system call less a request,
+    which is a quarter of what a short answer costs. Everything else is the transport's own."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self._loop = asyncio.get_running_loop()
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 2"):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            data, self._head = self._head, b""
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Protocol(HttpToolsProtocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_JoiningTransport(transport))  # type: ignore[arg-type]
+
+
 class _QuietServer(uvicorn.Server):
     """A server inside somebody else's loop: signals are not its business."""
 
@@ -97,7 +135,7 @@ def _configuration() -> uvicorn.Config:
     # A broken-off answer is a fault somebody asked for, not an error worth a log line.
     return uvicorn.Config(
         upstream_app(),
-        http="httptools",
+        http=_Protocol,
         ws="websockets-sansio",
         lifespan="off",
         log_level="critical",
