@@ -6,20 +6,21 @@ of the file or of the environment stops the start, with its path. Secrets never 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gateway.config_reader import ConfigError, EnvText, FieldProblem, hints_of, load_yaml, read, unknown_key
+from gateway.config_environment import with_environment
+from gateway.config_reader import ConfigError, FieldProblem, load_yaml, read
 from gateway.core.operations import Dialect, Operation
 
-ENV_PREFIX = "FAREBOX_"
 # First path segments that the gateway serves itself; an upstream of that name could never be addressed.
 RESERVED_NAMES = frozenset(
     ("api", "admin", "l402", "hooks", "health", "metrics", "dashboard", "console", "pay", "static", "deliverables")
@@ -233,6 +234,8 @@ class Config:
                 raise FieldProblem(f"upstreams.{name}", "this name is a path of Farebox's own; choose another")
             if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,31}", name) or name in ("v1", "v1beta"):
                 raise FieldProblem(f"upstreams.{name}", "a name is 1 to 32 of a-z 0-9 _ . - (and not v1 or v1beta)")
+        for index, proxy in enumerate(self.trusted_proxies):
+            _network(f"trusted_proxies[{index}]", proxy)
         for index, route in enumerate(self.routes):
             if route.upstream not in self.upstreams:
                 raise FieldProblem(f"routes[{index}].upstream", unknown_upstream(route.upstream, self.upstreams))
@@ -251,6 +254,13 @@ class Config:
 def unknown_upstream(name: str, upstreams: Mapping[str, UpstreamConfig]) -> str:
     """The message for a route that names no upstream."""
     return f"no upstream is named {name!r}; there are {', '.join(upstreams) or 'none'}"
+
+
+def _network(name: str, text: str) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise FieldProblem(name, f'{error}; write an address or a network, e.g. "10.0.0.0/8"') from None
 
 
 def _listen_parts(listen: str) -> tuple[str, int]:
@@ -276,65 +286,5 @@ def config_from(data: Any, *, environ: Mapping[str, str]) -> Config:
         data = {}
     if not isinstance(data, dict):
         raise ConfigError(["file: must be a mapping of keys"])
-    problems: list[str] = []
-    named: set[str] = set()
-    data = _substituted(data, environ, "", problems, named)
-    for name in sorted(environ):
-        if name.startswith(ENV_PREFIX) and name not in named:
-            _overlay(data, name, environ[name], problems)
-    if problems:
-        raise ConfigError(problems)
+    data = with_environment(data, Config, environ)
     return read(Config, data)
-
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-def _substituted(data: Any, environ: Mapping[str, str], path: str, problems: list[str], named: set[str]) -> Any:
-    """A copy of the data with `${NAME}` replaced; a value that is nothing but one variable may become a number."""
-    if isinstance(data, dict):
-        return {
-            key: _substituted(value, environ, f"{path}.{key}".lstrip("."), problems, named)
-            for key, value in data.items()
-        }
-    if isinstance(data, list):
-        return [_substituted(value, environ, f"{path}[{index}]", problems, named) for index, value in enumerate(data)]
-    if not isinstance(data, str) or "${" not in data:
-        return data
-    names = _VARIABLE.findall(data)
-    named.update(names)
-    missing = [name for name in names if name not in environ]
-    if missing or not names:
-        problems.append(
-            f"{path}: {', '.join(missing) or data} is not set in the environment; write ${{NAME}} and set NAME"
-        )
-        return data
-    text = _VARIABLE.sub(lambda found: environ[found[1]], data)
-    return EnvText(text) if _VARIABLE.fullmatch(data) else text
-
-
-def _overlay(data: dict[Any, Any], name: str, value: str, problems: list[str]) -> None:
-    """Set one `FAREBOX_A__B` variable into the data, following the types of the configuration."""
-    kind: Any = Config
-    place = data
-    parts = name[len(ENV_PREFIX) :].lower().split("__")
-    for depth, part in enumerate(parts):
-        if is_dataclass(kind) and isinstance(kind, type):
-            names = [each.name for each in fields(kind)]
-            if part not in names:
-                flat = [f"{ENV_PREFIX}{each.upper()}" for each in names]
-                problems.append(
-                    f"environment {name}: {'.'.join(parts[: depth + 1])}: {unknown_key(part, names)}"
-                    f" (two underscores a level, as in {flat[0]} or {ENV_PREFIX}REDIS__URL)"
-                )
-                return
-            kind = hints_of(kind)[part]
-        else:
-            kind = (getattr(kind, "__args__", None) or (None, None))[-1]
-        if depth == len(parts) - 1:
-            place[part] = EnvText(value)
-            return
-        below = place.get(part)
-        if not isinstance(below, dict):
-            below = place[part] = {}
-        place = below
