@@ -11,7 +11,7 @@ import pytest
 # Tests are imported one by one (import-mode=importlib); what they share stands beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from servers import flush, running_valkey  # noqa: E402
+from servers import flush, running_valkey
 
 
 @pytest.fixture(scope="session")

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.adapters.redis.ledger import LedgerTerms, RedisLedger
 from gateway.adapters.redis.link import RedisLink
-from gateway.core.accounts import Budget, CounterState
-from gateway.core.errors import InvalidRequest
 from gateway.core.holds import (
     Credited,
-    Debited,
-    Extended,
-    LimitHit,
-    Measure,
     Placed,
     PlaceHold,
     Posted,
     Refusal,
     Refused,
-    Renewed,
-    ScopeClaim,
 )
 from gateway.core.journal import Totals, summed
 from gateway.core.money import NO_RATE, Rate, Unit
