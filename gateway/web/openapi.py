@@ -193,7 +193,7 @@ def _own_paths() -> Json:
                 "ready",
                 "Whether it can serve",
                 {"200": _answer("Health", "It can"), "503": _answer("Health", "It cannot")},
-            )  # fmt: skip
+            )
         },
         "/metrics": {"get": _get("metrics", "Counters of all workers", {"200": text})},
     }

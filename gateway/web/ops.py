@@ -51,6 +51,6 @@ async def _passes(check: Check) -> bool:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             await check()
-    except Exception:  # whatever a part raises, it is not ready; the parts log their own failures
+    except Exception:  # noqa: BLE001 - whatever a part raises, it is not ready
         return False
     return True
