@@ -5,9 +5,9 @@
 -- ARGV  1 nonce
 -- reply 1 where it was open, else 0
 
-call('GET', KEYS[4])
-local was_open = call('ZREM', KEYS[1], ARGV[1])
-call('ZREM', KEYS[2], ARGV[1])
-call('ZREM', KEYS[3], ARGV[1])
-call('DEL', KEYS[4])
+redis.call('GET', KEYS[4])
+local was_open = redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('DEL', KEYS[4])
 return was_open

@@ -16,27 +16,27 @@ local nonce, kept, network = ARGV[1], ARGV[2], ARGV[3]
 local life, per_minute, per_address = int(ARGV[4], 'life'), int(ARGV[5], 'per minute'), int(ARGV[6], 'per address')
 local per_network, in_all = int(ARGV[7], 'per network'), int(ARGV[8], 'in all')
 if life == 0 then error({err = 'ERR farebox: a life of no time'}) end
-local time = call('TIME')
+local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ends = string.format('%.0f', now + life)
 
 local function open_in(key)
-  call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))
-  return call('ZCARD', key)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))
+  return redis.call('ZCARD', key)
 end
 
 local function until_first(key)
-  local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   return first[2] and math.max(tonumber(first[2]) - now, 1) or 1000
 end
 
-call('GET', KEYS[6])
+redis.call('GET', KEYS[6])
 if per_address > 0 and open_in(KEYS[2]) >= per_address then return {'address', until_first(KEYS[2])} end
 
 -- A bucket in sixty-thousandths of a challenge, so that every millisecond adds a whole number of them.
 local level, full = 0, per_minute * 60000
 if per_minute > 0 then
-  local bucket = call('HMGET', KEYS[1], 'level', 'at')
+  local bucket = redis.call('HMGET', KEYS[1], 'level', 'at')
   level = full
   if bucket[1] then level = math.min(full, tonumber(bucket[1]) + math.max(now - tonumber(bucket[2]), 0) * per_minute) end
   if level < 60000 then return {'rate', math.ceil((60000 - level) / per_minute)} end
@@ -54,20 +54,20 @@ if in_all > 0 then
 end
 
 if per_minute > 0 then
-  call('HSET', KEYS[1], 'level', string.format('%.0f', level - 60000), 'at', string.format('%.0f', now))
-  call('PEXPIRE', KEYS[1], 60000)
+  redis.call('HSET', KEYS[1], 'level', string.format('%.0f', level - 60000), 'at', string.format('%.0f', now))
+  redis.call('PEXPIRE', KEYS[1], 60000)
 end
 for i, limit in ipairs({per_address, per_network, in_all}) do
   if limit > 0 then
-    call('ZADD', KEYS[i + 1], ends, nonce)
-    call('PEXPIRE', KEYS[i + 1], string.format('%.0f', life), 'GT')
-    call('PEXPIRE', KEYS[i + 1], string.format('%.0f', life), 'NX')
+    redis.call('ZADD', KEYS[i + 1], ends, nonce)
+    redis.call('PEXPIRE', KEYS[i + 1], string.format('%.0f', life), 'GT')
+    redis.call('PEXPIRE', KEYS[i + 1], string.format('%.0f', life), 'NX')
   end
 end
 if in_all > 0 and per_network > 0 then
   open_in(KEYS[5])
-  call('ZADD', KEYS[5], 'GT', ends, network)
-  call('PEXPIRE', KEYS[5], string.format('%.0f', life))
+  redis.call('ZADD', KEYS[5], 'GT', ends, network)
+  redis.call('PEXPIRE', KEYS[5], string.format('%.0f', life))
 end
-call('SET', KEYS[6], kept, 'PX', string.format('%.0f', life))
+redis.call('SET', KEYS[6], kept, 'PX', string.format('%.0f', life))
 return {'ok'}

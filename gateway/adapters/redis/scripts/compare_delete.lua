@@ -5,5 +5,5 @@
 -- ARGV  1 its holder
 -- reply 1 where it was, else 0
 
-if call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return call('DEL', KEYS[1])
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])

@@ -7,17 +7,17 @@
 
 local keep = ARGV[6]
 if not string.find(keep, '^[1-9]%d*$') or #keep > 15 then error({err = 'ERR farebox: not a positive integer: keep'}) end
-local before = call('HMGET', KEYS[1], 'state', 'body', 'written_at_ms', 'run')
-call('ZSCORE', KEYS[2], ARGV[1])
-call('ZSCORE', KEYS[3], ARGV[1])
+local before = redis.call('HMGET', KEYS[1], 'state', 'body', 'written_at_ms', 'run')
+redis.call('ZSCORE', KEYS[2], ARGV[1])
+redis.call('ZSCORE', KEYS[3], ARGV[1])
 if not before[1] then return {} end
 if before[1] ~= ARGV[2] then return before end
-local time = call('TIME')
+local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-call('HSET', KEYS[1], 'state', ARGV[3], 'body', ARGV[4], 'written_at_ms', now, 'run', ARGV[5])
+redis.call('HSET', KEYS[1], 'state', ARGV[3], 'body', ARGV[4], 'written_at_ms', now, 'run', ARGV[5])
 if ARGV[3] ~= 'intended' and ARGV[3] ~= 'held' then
-  call('ZREM', KEYS[2], ARGV[1])
-  call('ZREM', KEYS[3], ARGV[1])
-  call('PEXPIRE', KEYS[1], keep)
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('ZREM', KEYS[3], ARGV[1])
+  redis.call('PEXPIRE', KEYS[1], keep)
 end
 return {ARGV[3], ARGV[4], now, ARGV[5]}

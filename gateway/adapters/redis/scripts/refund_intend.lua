@@ -11,15 +11,15 @@ local function int(value, name)
 end
 
 local in_all, per_destination = int(ARGV[4], 'in all'), int(ARGV[5], 'per destination')
-local before = call('HMGET', KEYS[1], 'state', 'body', 'written_at_ms', 'run')
-local open, same = call('ZCARD', KEYS[2]), call('ZCARD', KEYS[3])
+local before = redis.call('HMGET', KEYS[1], 'state', 'body', 'written_at_ms', 'run')
+local open, same = redis.call('ZCARD', KEYS[2]), redis.call('ZCARD', KEYS[3])
 if before[1] and before[1] ~= 'refused' then return {'known', before[1], before[2], before[3], before[4]} end
 if open >= in_all then return {'many', 'all'} end
 if same >= per_destination then return {'many', 'destination'} end
-local time = call('TIME')
+local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-call('HSET', KEYS[1], 'state', 'intended', 'body', ARGV[2], 'written_at_ms', now, 'run', ARGV[3])
-call('PERSIST', KEYS[1])
-call('ZADD', KEYS[2], now, ARGV[1])
-call('ZADD', KEYS[3], now, ARGV[1])
+redis.call('HSET', KEYS[1], 'state', 'intended', 'body', ARGV[2], 'written_at_ms', now, 'run', ARGV[3])
+redis.call('PERSIST', KEYS[1])
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+redis.call('ZADD', KEYS[3], now, ARGV[1])
 return {'ok', 'intended', ARGV[2], now, ARGV[3]}
