@@ -42,12 +42,10 @@ class _Request(Struct):
 
 _COMMON = frozenset({b"model", b"stream", b"max_tokens"})
 _DECODER = msgspec.json.Decoder(_Request)
-_scan = reading.NameScan({name: name for name in _Request.__struct_fields__}, ("source", "file_id"))
+_scan = reading.NameScan({name: name for name in _Request.__struct_fields__}, ("source", "file_id", "tool"))
 _DOCUMENT = re.compile(rb'"type"\s*+:\s*+"(?:document|container_upload)"')
-# A server tool's definition, also where a message adds one in the middle of a conversation.
-_DEFINITION = re.compile(
-    rb'"type"\s*+:\s*+"(?:web_search|web_fetch|code_execution|advisor)_2|"type"\s*+:\s*+"mcp_toolset"'
-)
+# What a message may add to the tools in the middle of a conversation: one that `tools` names already.
+_ADDED_TOOLS = frozenset({"tool_reference", "custom", None})
 
 
 def read_messages(body: bytes, path_model: str | None, limits: RequestLimits) -> RequestFacts:
@@ -63,7 +61,9 @@ def read_messages(body: bytes, path_model: str | None, limits: RequestLimits) ->
     bound += _media(body, found.get(b"source", 0) + found.get(b"file_id", 0), limits)
     _refuse_unpriced(request)
     tier = reading.one_of(request.service_tier, "service_tier", SERVICE_TIERS)
-    fees = _tools(body, request, limits)
+    fees = _tools(request, limits)
+    if b"tool" in found:
+        _check_added_tools(body)
     tools = fees.bounded(None)
     bound = fees.input_tokens(bound, tools)
     if given(request.container):
@@ -85,19 +85,31 @@ def read_messages(body: bytes, path_model: str | None, limits: RequestLimits) ->
 def _media(body: bytes, things: int, limits: RequestLimits) -> int:
     if not things:
         return 0
-    documents = min(things, len(_DOCUMENT.findall(body)))
+    documents = things if reading.escapes_letters(body) else min(things, len(_DOCUMENT.findall(body)))
     return documents * limits.document_tokens + (things - documents) * limits.media_tokens
 
 
-def _tools(body: bytes, request: _Request, limits: RequestLimits) -> ToolFees:
+def _tools(request: _Request, limits: RequestLimits) -> ToolFees:
     fees = ToolFees(limits)
     listed = request.tools if isinstance(request.tools, list) else None
     anthropic_tools(listed, fees)
     if given(request.mcp_servers) and request.mcp_servers != []:
         fees.add("mcp", "mcp_servers", "MCP connector")
-    if b"tool_addition" in body and len(_DEFINITION.findall(body)) > len(listed or ()):
-        refuse("messages: server tools are to be named in tools, not added in a message", "messages")
     return fees
+
+
+def _check_added_tools(body: bytes) -> None:
+    """Refuses a server tool that a message brings along; only references to those in `tools` may come so."""
+    waiting = [msgspec.json.decode(body).get("messages")]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            added = value.get("tool")
+            if isinstance(added, dict) and added.get("type") not in _ADDED_TOOLS:
+                refuse("messages: server tools are to be named in tools, not added in a message", "messages")
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
 
 
 def _refuse_unpriced(request: _Request) -> None:

@@ -131,7 +131,7 @@ def _media(body: bytes, found: Any, limits: RequestLimits) -> tuple[int, int]:
     if not files and not inline:
         return 0, 0
     lowered = body.lower()
-    moving = b"video" in lowered or b"youtu" in lowered or b"audio" in lowered
+    moving = reading.escapes_letters(body) or b"video" in lowered or b"youtu" in lowered or b"audio" in lowered
     if moving and files:
         tokens = limits.history_tokens  # hours of it fit, up to the model's window
     elif moving or b"application/" in lowered or b"text/" in lowered or b"image/" not in lowered:

@@ -50,6 +50,11 @@ def _path(message: str) -> str:
     return path.rstrip("`").lstrip(".") if found and path.rstrip("`") else "body"
 
 
+def escapes_letters(body: bytes) -> bool:
+    """Whether a byte search for a word could miss it, because some letter is written as an escape."""
+    return b"\\u" in body and _ESCAPED_LETTER.search(body) is not None
+
+
 class NameScan:
     """Finds names of members in the bytes of a body, wherever they stand and however they are capitalised."""
 
@@ -65,7 +70,7 @@ class NameScan:
     def __call__(self, body: bytes, request: object) -> Mapping[bytes, int]:
         """How often each media name stands in the body. Raises InvalidRequest when a name that bears cost is given twice
         or in another spelling."""
-        suspicious = b"\\u" in body and _ESCAPED_LETTER.search(body) is not None
+        suspicious = escapes_letters(body)
         if not suspicious and not body.isascii():
             suspicious = any(letter in body for letter in _FOLDING_LETTERS)
         seen: dict[bytes, int] = {}
