@@ -142,7 +142,7 @@ def _assemble(link: RedisLink, node: LndNode, simulated: SimulatedNode, wallet: 
     refund_policy = RefundPolicy(durable_after_ms=1_000, answer_within_s=10.0)
     parts: Parts
     challenger = Challenger(policy=lambda: parts.policy, node=node, rates=rates, mint=mint, book=book, system=clock)
-    verifier = Verifier(mint=mint, policy=lambda: policy)
+    verifier = Verifier(mint=mint, policy=lambda: parts.policy)
     crediting = Crediting(policy=lambda: parts.policy, node=node, ledger=ledger, mint=mint, book=book, system=clock)
     refunder = Refunder(
         policy=lambda: parts.refund_policy, node=node, ledger=ledger, crediting=crediting, book=refunds, system=clock

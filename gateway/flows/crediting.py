@@ -85,12 +85,12 @@ class Verifier:
         self._mint = mint
         self._policy = policy
         self._known: dict[bytes, _Known] = {}
-        self._ignorable: frozenset[str] = policy().ignorable_caveats
+        self._ignorable: frozenset[str] = frozenset()
 
     def verify(self, credential: L402Credential, context: RequestContext) -> VerifiedPayer | NeedsChallenge | Forbids:
         """Whether this credential may pay for this request now, as far as it can be said without the ledger."""
         known = self._known.get(credential.digest)
-        if known is None or self._policy().ignorable_caveats is not self._ignorable:
+        if known is None or self._policy().ignorable_caveats != self._ignorable:
             checked = self._check(credential)
             if isinstance(checked, NeedsChallenge):
                 return checked
@@ -112,7 +112,7 @@ class Verifier:
     def _check(self, credential: L402Credential) -> _Known | NeedsChallenge:
         """Signature, preimage, caveats; remembered when the proof is good."""
         ignorable = self._policy().ignorable_caveats
-        if ignorable is not self._ignorable:
+        if ignorable != self._ignorable:
             self._known.clear()
             self._ignorable = ignorable
         verified: list[Verified] = []

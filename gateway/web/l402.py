@@ -169,6 +169,11 @@ async def _payer(desk: L402Desk, request: Request) -> VerifiedPayer:
     return outcome
 
 
+async def account_of(desk: L402Desk, request: Request) -> str:
+    """The account behind a request's credential. Errors: as for every path here."""
+    return (await _payer(desk, request)).account
+
+
 async def _challenge(desk: L402Desk, request: Request, needs: NeedsChallenge) -> PaymentRequired:
     """The 402 to raise."""
     headers = request.scope["headers"]
