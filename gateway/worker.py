@@ -18,6 +18,8 @@ import uvicorn
 
 from gateway.app import Gateway, open_gateway
 from gateway.config import Config
+from gateway.config_reader import ConfigError
+from gateway.core.errors import Problem
 
 # Streams that were cut must still be settled, and their clients told.
 SETTLE_S = 5.0
@@ -47,14 +49,10 @@ async def serve_worker(config: Config, listener: socket.socket, config_path: Pat
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-    except StartError as error:
+    except (ConfigError, Problem, ValueError, OSError) as error:
         print(f"farebox: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
-
-
-class StartError(Exception):
-    """A part that the gateway cannot do without did not start."""
 
 
 def _server(gateway: Gateway, config: Config) -> uvicorn.Server:

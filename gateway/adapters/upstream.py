@@ -29,7 +29,8 @@ class UpstreamTarget:
     headers_timeout_s: float = 600.0  # SDKs wait that long for the first byte
     read_timeout_s: float = 300.0
     idle_s: float = 55.0  # below the 60 s after which common servers close an idle connection
-    pool_size: int = 1024
+    pool_size: int = 256  # idle connections kept
+    connections_most: int = 2_048
 
     @property
     def host_header(self) -> bytes:
@@ -123,7 +124,7 @@ class UpstreamPool:
 
     async def _connect(self) -> Connection:
         target = self.target
-        if len(self._open) >= target.pool_size * 8:
+        if len(self._open) >= target.connections_most:
             raise UpstreamFailed("too many connections to this upstream", retry_after_s=1)
         try:
             async with asyncio.timeout(target.connect_timeout_s):

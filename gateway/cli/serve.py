@@ -18,7 +18,8 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.config import Config, ConfigError, load_config
+from gateway.config import Config, load_config
+from gateway.config_reader import ConfigError
 
 # A worker that dies sooner than this after its start is broken, not unlucky: it is started again ever more slowly.
 STEADY_AFTER_S = 10.0
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Exit code 2 when the configuration is wrong."""
     try:
-        config = load_config(args.config)
+        config = load_config(args.config, environ=os.environ)
         if args.worker_fd is not None:
             return _work(config, socket.socket(fileno=args.worker_fd), args.config, args.worker_number)
         listener = _listen(config, args.host, args.port)
@@ -58,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _listen(config: Config, host: str | None, port: int | None) -> socket.socket:
-    listen_host, _, listen_port = config.listen.rpartition(":")
-    address = (host or listen_host.strip("[]"), int(listen_port) if port is None else port)
+    address = (host or config.host, config.port if port is None else port)
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     listener = socket.create_server(address, family=family, backlog=LISTEN_BACKLOG)
     listener.set_inheritable(True)
@@ -67,7 +67,7 @@ def _listen(config: Config, host: str | None, port: int | None) -> socket.socket
 
 
 def _work(config: Config, listener: socket.socket, path: Path, number: int) -> int:
-    from gateway.worker import serve_worker  # a supervisor never needs what a worker imports
+    from gateway.worker import serve_worker  # noqa: PLC0415 - a supervisor never needs what a worker imports
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve_worker(config, listener, path, number))
@@ -94,12 +94,10 @@ class Supervisor:
             self._start(number)
         while self._workers:
             ended, _ = os.waitpid(-1, 0)
-            number = next((n for n, worker in self._workers.items() if worker.pid == ended), None)
-            if number is None:
-                continue
-            del self._workers[number]
-            if not self._stopping:
-                self._start_again(number)
+            for number in [number for number, worker in self._workers.items() if worker.pid == ended]:
+                del self._workers[number]
+                if not self._stopping:
+                    self._start_again(number)
         return 0
 
     def _start(self, number: int) -> None:

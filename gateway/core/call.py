@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from gateway.core.facts import RequestFacts
 from gateway.core.headers import Headers
+from gateway.core.multipart import MultipartFields
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class Call:
     body: bytes = b""
     upload: AsyncIterator[bytes] | None = None
     upload_bytes: int = 0
-    facts: RequestFacts | None = None  # of an upload, read from its first parts
+    form: MultipartFields | None = None  # the small fields of an upload, as far as they were read
 
     def belong_to(self, partition: str) -> None:
         """Give the request's id the partition (two hex digits) of its payer."""

@@ -14,6 +14,7 @@ from gateway.core.credentials import AppKey, Credential, L402Credential, Malform
 from gateway.core.errors import Forbidden, InvalidKey, InvalidRequest, MethodNotAllowed, NotFound
 from gateway.core.facts import RequestFacts
 from gateway.core.headers import speaks
+from gateway.core.multipart import upload_request
 from gateway.core.operations import FREE_OPERATIONS, Operation
 from gateway.core.price_cards import PriceCard
 from gateway.core.prices import bills, flat_card, steps
@@ -48,11 +49,13 @@ class Admission:
         policies: Policies,
         agents: AgentDesk,
         system: System,
+        upload_most_bytes: int,
     ) -> None:
         self.routes = routes
         self.policies = policies
         self._agents = agents
         self._system = system
+        self._upload_most_bytes = upload_most_bytes
 
     async def admit(self, call: Call, credential: Credential) -> Admitted:
         """Admit a request, its money reserved. Errors: Problem; nothing is reserved then."""
@@ -92,9 +95,7 @@ class Admission:
 
     def _facts(self, call: Call, match: Match) -> Admitted:
         """The facts and the price. Errors: InvalidRequest; NotFound(unknown_model)."""
-        facts = call.facts or read_request(
-            match.operation, call.body, path_model=match.path_model, limits=self.policies.request_limits
-        )
+        facts = self._read(call, match)
         if match.operation in FREE_OPERATIONS:
             return Admitted(match, facts, None, match.provider)
         narrowed = match.for_model(facts.model) if match.others or match.route.models else match
@@ -104,6 +105,18 @@ class Admission:
         if facts.shows_all and steps(card, facts):
             facts = replace(facts, shows_all=False)
         return Admitted(narrowed, facts, card, narrowed.provider)
+
+    def _read(self, call: Call, match: Match) -> RequestFacts:
+        limits = self.policies.request_limits
+        if call.form is None:
+            return read_request(match.operation, call.body, path_model=match.path_model, limits=limits)
+        return upload_request(
+            match.operation,
+            call.form,
+            content_length_bytes=call.upload_bytes or self._upload_most_bytes,
+            path_model=match.path_model,
+            limits=limits,
+        )
 
     def _card(self, match: Match, facts: RequestFacts) -> PriceCard:
         price = match.route.price

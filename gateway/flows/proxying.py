@@ -15,12 +15,13 @@ from typing import Protocol
 from gateway.core.answer_head import AnswerKind, kind_of
 from gateway.core.answers.registry import reader_for, served_model
 from gateway.core.call import Call
-from gateway.core.cost_comment import sse_comment
+from gateway.core.cost_comment import place_comment, sse_comment
 from gateway.core.credentials import Credential, strip_query
 from gateway.core.errors import Problem, Unavailable, UpstreamFailed
-from gateway.core.headers import Headers, headers_down, headers_up
+from gateway.core.headers import Headers, header_value, headers_down, headers_up, speaks
 from gateway.core.money import Unit, money_object, usd_string
 from gateway.core.operations import Dialect, Operation
+from gateway.core.routing import Match
 from gateway.core.splice import splice
 from gateway.core.terms import ceiling_tokens
 from gateway.core.usage import Basis, Usage
@@ -100,6 +101,13 @@ class Relay:
         self._streams = streams
         self._settings = settings
         self._loop = asyncio.get_running_loop()
+
+    def dialect_of(self, call: Call) -> Dialect:
+        """The dialect to answer a refusal in: the route's, else what the caller's headers speak."""
+        found = self._admission.routes.match(call.method, call.path)
+        if isinstance(found, Match):
+            return speaks(call.headers) if found.operation is Operation.LISTING else found.dialect
+        return speaks(call.headers)
 
     async def serve(self, call: Call, credential: Credential, outlet: Outlet, trace: Trace) -> None:
         """Answer one request. Errors: Problem, while nothing has been sent to the client."""
@@ -270,6 +278,7 @@ class Relay:
             counter=self._counting.counter(admitted),
             strip_usage=not facts.asks_usage,
             client_asked_usage=facts.asks_usage,
+            content_type=(header_value(answer.headers, b"content-type") or b"").decode("latin-1"),
         )
         return MeteredStream(
             source=answer,
@@ -338,7 +347,7 @@ class Relay:
                 cut=work.cut,
             )
         if stream.failure is None:
-            await outlet.finish(comment + stream.tail)
+            await outlet.finish(place_comment(comment, stream.tail) if comment else stream.tail)
         elif comment:
             # No clean end: the client must see that the answer broke off.
             outlet.write(comment)

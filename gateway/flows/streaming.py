@@ -11,6 +11,7 @@ the hold's lifetime less a margin, by our own monotonic clock; `finished` is set
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,6 +21,8 @@ from gateway.core.metering import StreamReader
 from gateway.core.terms import HoldPolicy, Terms, ceiling_tokens
 from gateway.core.usage import Basis, Usage
 from gateway.ports import Ledger
+
+log = logging.getLogger("farebox.relay")
 
 # A worker forwards nothing in the last part of a hold's life: the sweeper may be expiring it.
 RENEWAL_MARGIN_S = 3.0
@@ -97,11 +100,15 @@ class MeteredStream:
 
     def _arrive(self, data: bytes) -> None:
         self.last_data_at = self._loop.time()
-        piece = self.reader.feed(data)
-        if piece.tail:
-            self.tail += piece.tail
-        if piece.forward:
-            self._offer(piece.forward)
+        try:
+            piece = self.reader.feed(data)
+            if piece.tail:
+                self.tail += piece.tail
+            if piece.forward:
+                self._offer(piece.forward)
+        except Exception:  # raised into the socket's callback it would be lost, and the hold with it
+            log.exception("hold %s: the stream could not be read", self._hold_id)
+            self.stop("the stream could not be read")
 
     def _offer(self, forward: bytes) -> None:
         if self._held is not None:  # cannot happen while the source is paused, but must not be lost if it does

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from gateway.core.errors import InvalidRequest, TooLarge
+from gateway.core.multipart import MultipartFields
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -70,14 +71,14 @@ class Upload:
         self._ahead: list[bytes] = []
         self._size = 0
         self._more = True
+        self._form: MultipartFields | None = None
 
-    async def first(self, enough: Callable[[bytes], bool], most_bytes: int) -> None:
-        """Read ahead until `enough` says so of the latest piece, the body ends or `most_bytes` have come."""
-        while self._more and self._size < most_bytes:
-            part = await self._next()
-            self._ahead.append(part)
-            if enough(part):
-                return
+    async def first(self, form: MultipartFields, most_bytes: int) -> None:
+        """Read ahead until the form's small fields are known, the body ends or `most_bytes` have come. The form goes on
+        reading what streams later: a field that bears cost and comes too late is refused."""
+        self._form = form
+        while self._more and self._size < most_bytes and not form.complete:
+            self._ahead.append(await self._next())
 
     async def _next(self) -> bytes:
         waited = self._loop.time() - self._started
@@ -95,6 +96,8 @@ class Upload:
         self._size += len(part)
         _check_size(self._size, self._limit_bytes)
         self._more = message.get("more_body", False)
+        if self._form is not None:
+            self._form.feed(part)
         return part
 
     async def pieces(self, *, chunked: bool) -> AsyncIterator[bytes]:

@@ -31,7 +31,7 @@ class _Rest:
 class Outlet:
     """Writes one answer. `gone`: the client has hung up. `blocked_since`: loop time since when the client takes nothing."""
 
-    __slots__ = ("_drained", "_loop", "_on_gone", "_pump", "_queue", "_receive", "_send", "_watched", "blocked_since", "gone")
+    __slots__ = ("_drained", "_loop", "_on_gone", "_pump", "_queue", "_receive", "_send", "_watched", "begun", "blocked_since", "gone")
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -44,9 +44,11 @@ class Outlet:
         self._watched: Any = None
         self.blocked_since: float | None = None
         self.gone = False
+        self.begun = False
 
     async def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """A whole answer."""
+        self.begun = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -60,6 +62,7 @@ class Outlet:
     ) -> None:
         """Send the head of a streamed answer. `on_gone` is called when the client hangs up, `on_drained` when a client that
         blocked has taken all that was queued."""
+        self.begun = True
         self._on_gone, self._drained = on_gone, on_drained
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         self._watch()

@@ -1,0 +1,117 @@
+"""Opens what serves agents: the Lightning node, rates, tokens, challenges, credit and refunds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.adapters.absent_node import AbsentNode
+from gateway.adapters.lnd import LndNode
+from gateway.adapters.macaroons import Mint, load_master_secrets
+from gateway.adapters.metrics import Metrics
+from gateway.adapters.redis.challenges import RedisChallenges
+from gateway.adapters.redis.idempotency import RedisIdempotency
+from gateway.adapters.redis.refunds import RedisRefunds
+from gateway.adapters.system import Machine
+from gateway.background import Background
+from gateway.config import Config
+from gateway.core.challenges import ChallengePolicy
+from gateway.core.money import Rate
+from gateway.core.refunds import RefundPolicy
+from gateway.flows.agents import AgentDesk
+from gateway.flows.challenging import Challenger
+from gateway.flows.counting import Counting
+from gateway.flows.crediting import Crediting, Verifier
+from gateway.flows.refunding import Refunder
+from gateway.policies import Policies
+from gateway.ports import LightningNode
+from gateway.store_assembly import Store
+
+
+@dataclass(slots=True)
+class Agents:
+    """What serves agents."""
+
+    desk: AgentDesk
+    challenger: Challenger
+    verifier: Verifier
+    crediting: Crediting
+    refunder: Refunder
+    records: RedisIdempotency
+    policy: Callable[[], ChallengePolicy]
+
+
+async def open_agents(
+    stack: AsyncExitStack,
+    config: Config,
+    *,
+    store: Store,
+    metrics: Metrics,
+    counting: Counting,
+    policies: Callable[[], Policies],
+    system: Machine,
+    background: Background,
+) -> Agents:
+    """Errors: ConfigError, ValueError (certificate, macaroon, secrets)."""
+    node = _node(config)
+    stack.push_async_callback(node.close)
+    mint = Mint(_master_secrets(config))
+    book = RedisChallenges(store.link)
+    rates = _FixedRate(config)
+
+    def challenge_policy() -> ChallengePolicy:
+        return policies().challenge
+
+    crediting = Crediting(
+        policy=challenge_policy, node=node, ledger=store.ledger, mint=mint, book=book, system=system
+    )
+    challenger = Challenger(
+        policy=challenge_policy, node=node, rates=rates, mint=mint, book=book, system=system
+    )
+    verifier = Verifier(mint=mint, policy=challenge_policy)
+    refund_policy = RefundPolicy()
+    refunder = Refunder(
+        policy=lambda: refund_policy,
+        node=node,
+        ledger=store.ledger,
+        crediting=crediting,
+        book=RedisRefunds(store.link, retention_ms=policies().challenge.retention_s * 1_000),
+        system=system,
+    )
+    has_node = bool(config.lightning.lnd.address)
+    if has_node:
+        background.run("settled invoices", crediting.credit_settled)
+        background.run("unfinished refunds", refunder.see_through)
+    desk = AgentDesk(
+        challenger=challenger if has_node else None,
+        verifier=verifier,
+        crediting=crediting,
+        ledger=store.ledger,
+        counting=counting,
+    )
+    return Agents(desk, challenger, verifier, crediting, refunder, RedisIdempotency(store.link), challenge_policy)
+
+
+def _node(config: Config) -> LightningNode:
+    lnd = config.lightning.lnd
+    if not lnd.address:
+        return AbsentNode()
+    return LndNode.open(lnd.address, tls_cert=lnd.tls_cert, macaroon=lnd.macaroon)
+
+
+def _master_secrets(config: Config) -> tuple[bytes, ...]:
+    """Newest first: the newest signs, all verify."""
+    given = config.secrets.macaroon_master
+    if given:
+        return tuple(bytes.fromhex(given[version]) for version in sorted(given, reverse=True))
+    return load_master_secrets({}, Path(config.data_dir))
+
+
+class _FixedRate:
+    def __init__(self, config: Config) -> None:
+        self._rate = Rate(config.rates.fixed_microusd_per_btc or 0)
+
+    def current(self) -> Rate | None:
+        return self._rate if self._rate.microusd_per_btc else None

@@ -1,0 +1,133 @@
+"""The relay's edge: raw ASGI, because a framework's request object costs more than the whole metering.
+
+Reads a request once into typed values, hands it to the flow, renders refusals in the caller's dialect. It knows nothing of
+money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.core.call import Call
+from gateway.core.credentials import parse_credential
+from gateway.core.errors import Problem, TooLarge, Unavailable
+from gateway.core.headers import Headers, header_value
+from gateway.core.multipart import MultipartFields, boundary_of
+from gateway.flows.proxying import Relay, Trace
+from gateway.ports import System
+from gateway.web.addresses import Addresses
+from gateway.web.bodies import ClientGone, Receive, Upload, read_body
+from gateway.web.outlet import Outlet, Send
+from gateway.web.problems import is_grpc, render_failure, render_problem
+
+log = logging.getLogger("farebox.relay")
+
+# What of an upload is read ahead for its small fields.
+UPLOAD_AHEAD_BYTES = 64 * 1024
+_BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+
+
+class Observer(Protocol):
+    """Counts and logs finished requests."""
+
+    def finished(self, call: Call, trace: Trace) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeLimits:
+    """Limits of the edge, from the configuration."""
+
+    body_most_bytes: int
+    upload_most_bytes: int
+    header_most_bytes: int
+    open_requests_most: int
+    upload_least_bytes_per_s: int = 1_024
+
+
+class Proxy:
+    """An ASGI application for every path that Farebox does not serve itself. `draining`: refuse new work."""
+
+    def __init__(
+        self, relay: Relay, *, system: System, addresses: Addresses, observer: Observer, limits: EdgeLimits
+    ) -> None:
+        self._relay = relay
+        self._system = system
+        self._addresses = addresses
+        self._observer = observer
+        self._limits = limits
+        self._time: Callable[[], float] = asyncio.get_running_loop().time
+        self.open_requests = 0
+        self.draining = False
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one HTTP request."""
+        headers: Headers = scope["headers"]
+        tail = self._system.token_hex(13)
+        call = Call(
+            method=scope["method"],
+            path=scope["raw_path"].decode("ascii"),
+            query=scope["query_string"],
+            headers=headers,
+            address=self._addresses.of(scope, headers),
+            tail=tail,
+            request_id=f"req_00{tail}",
+            started_s=self._time(),
+        )
+        trace = Trace()
+        outlet = Outlet(receive, send)
+        self.open_requests += 1
+        try:
+            await self._serve(call, receive, outlet, trace)
+        except ClientGone:
+            trace.reason = "client_gone"
+        except Problem as problem:
+            trace.status, trace.reason = problem.status, problem.code
+            await self._refuse(call, outlet, render_problem, problem)
+        except Exception:
+            log.exception("request %s failed", call.request_id)
+            trace.status, trace.reason = 500, "internal"
+            await self._refuse(call, outlet, render_failure)
+        finally:
+            self.open_requests -= 1
+            self._observer.finished(call, trace)
+
+    async def _serve(self, call: Call, receive: Receive, outlet: Outlet, trace: Trace) -> None:
+        if self.draining:
+            raise Unavailable("the gateway is being restarted", code="draining", retry_after_s=1)
+        if self.open_requests > self._limits.open_requests_most:
+            raise Unavailable("too many requests are open", code="overloaded", retry_after_s=1)
+        credential = parse_credential(call.headers, call.query)
+        content_type = header_value(call.headers, b"content-type") or b""
+        if content_type.startswith(b"multipart/form-data"):
+            await self._begin_upload(call, receive, content_type)
+        elif call.method not in _BODILESS:
+            call.body = await read_body(receive, self._limits.body_most_bytes)
+        await self._relay.serve(call, credential, outlet, trace)
+
+    async def _begin_upload(self, call: Call, receive: Receive, content_type: bytes) -> None:
+        """Read the small fields of a form, and let the rest stream."""
+        length = header_value(call.headers, b"content-length")
+        call.upload_bytes = int(length) if length is not None and length.isdigit() else 0
+        if call.upload_bytes > self._limits.upload_most_bytes:
+            raise TooLarge(f"the upload is larger than {self._limits.upload_most_bytes} bytes", param="body")
+        call.form = MultipartFields(boundary_of(content_type))
+        upload = Upload(
+            receive,
+            limit_bytes=self._limits.upload_most_bytes,
+            least_bytes_per_s=self._limits.upload_least_bytes_per_s,
+        )
+        await upload.first(call.form, UPLOAD_AHEAD_BYTES)
+        call.upload = upload.pieces(chunked=not call.upload_bytes)
+
+    async def _refuse(self, call: Call, outlet: Outlet, render: Callable[..., Any], *problem: Problem) -> None:
+        """Answer with a problem, unless an answer has begun: then the connection just breaks off."""
+        if outlet.begun:
+            return
+        grpc = is_grpc(header_value(call.headers, b"content-type"))
+        own: Headers = [(b"farebox-request-id", call.request_id.encode())]
+        status, headers, body = render(*problem, self._relay.dialect_of(call), grpc=grpc)
+        await outlet.respond(status, [*headers, *own], body)
