@@ -11,6 +11,7 @@ import pytest
 # Tests are imported one by one (import-mode=importlib); what they share stands beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from lnd.nodes import pytest_terminal_summary, real_pair  # noqa: F401
 from servers import flush, running_valkey
 
 

@@ -77,7 +77,7 @@ class LndNode:
 
     def __init__(self, connection: Connection, *, deadline_s: float = DEADLINE_S, tls_name: str = "") -> None:
         """`tls_name`: the name in the node's certificate, where it is not the name in the address."""
-        self._connection = connection
+        self.connection = connection
         self._deadline_s = deadline_s
         self._tls_name = tls_name
         self._metadata = (("macaroon", connection.macaroon_hex),)
@@ -197,6 +197,8 @@ class LndNode:
 
         `amount_msat` only for an invoice without one. `in_flight` after `timeout_s`: `track` tells how it ends.
         """
+        if not request_head(payment_request)[1]:
+            raise errors.InvalidRequest("This is not a BOLT11 invoice.", param="payment_request")
         request = lnrpc.router.SendPaymentRequest(
             payment_request=payment_request,
             amt_msat=amount_msat or 0,
@@ -287,8 +289,8 @@ class LndNode:
             options = [*_CHANNEL_OPTIONS]
             if self._tls_name:
                 options.append(("grpc.ssl_target_name_override", self._tls_name))  # type: ignore[arg-type]
-            credentials = grpc.ssl_channel_credentials(self._connection.tls_pem)
-            self._channel = grpc.aio.secure_channel(self._connection.address, credentials, options=options)
+            credentials = grpc.ssl_channel_credentials(self.connection.tls_pem)
+            self._channel = grpc.aio.secure_channel(self.connection.address, credentials, options=options)
         make = self._channel.unary_stream if method.streams else self._channel.unary_unary
         stub = make(
             method.path,

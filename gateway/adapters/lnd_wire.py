@@ -41,6 +41,7 @@ _FINAL_REFUSALS = {
     "self-payments not allowed": "self_payment",
     "invoice expired": "invoice_expired",
     "amount must": "wrong_amount",
+    "cltv limit": "cltv_limit",
     "payment request must contain": "unpayable_invoice",
     "invoice not for current active network": "wrong_network",
     "checksum failed": "unreadable_invoice",

@@ -13,14 +13,9 @@ import grpc.aio
 
 from gateway.simulators.lightning_book import Book, NodePayment
 from gateway.simulators.lightning_identity import identity_of
-from gateway.simulators.lightning_node import (
-    Faults,
-    LightningLogic,
-    LightningNetwork,
-    NodeRefusal,
-    PaymentOrder,
-)
+from gateway.simulators.lightning_node import LightningLogic, LightningNetwork
 from gateway.simulators.lightning_service import LightningService
+from gateway.simulators.lightning_terms import Faults, NodeRefusal, PaymentOrder
 
 __all__ = ["Faults", "LightningNetwork", "NodeRefusal", "PaymentOrder", "SimulatedNode"]
 
@@ -71,7 +66,7 @@ class SimulatedNode:
         """The macaroon that may do everything."""
         return self._identity.macaroons["admin"]
 
-    def macaroon(self, name: str) -> str:
+    def macaroon(self, name: str = "admin") -> str:
         """`admin`, `invoice` or `readonly`, as hex."""
         return self._identity.macaroons[name]
 

@@ -12,44 +12,25 @@ import hashlib
 import heapq
 import secrets
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import grpc
 
 from gateway.simulators.bolt11 import Request, decode, encode
 from gateway.simulators.lightning_book import Book, NodeInvoice, NodePayment
 from gateway.simulators.lightning_identity import Identity
+from gateway.simulators.lightning_terms import (
+    Faults,
+    Listener,
+    NodeRefusal,
+    PaymentOrder,
+    check_invoice,
+    check_payment,
+)
 
-# lnd's own limits and defaults (v0.20).
-MAX_MEMO_BYTES = 1_024
-MAX_EXPIRY_S = 365 * 24 * 3_600
 DEFAULT_EXPIRY_S = 24 * 3_600
 FINAL_CLTV = 80
-# Blocks that lnd adds to a route, so that a block that comes in between does no harm.
-_CLTV_PADDING = 3
-_EVENTS_MOST = 100_000
 _PEER_POLL_S = 0.05
-
-
-class NodeRefusal(Exception):
-    """The node says no: a gRPC code and lnd's sentence."""
-
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
-
-
-@dataclass(slots=True)
-class Faults:
-    """What the node is told to do wrong; all may be changed while it runs."""
-
-    slow_s: float = 0.0  # every answer comes this much later
-    refuse: frozenset[str] = frozenset()  # names of calls that answer UNAVAILABLE; "*" is all of them
-    hold_incoming: bool = False  # payments to any invoice stay accepted until `settle`
-    fail_payments: str = ""  # outgoing payments fail with this reason, e.g. NO_ROUTE
-    keep_payments_in_flight: bool = False  # outgoing payments wait for `release`
-    fee_msat: int = 0  # what the route of an outgoing payment costs
 
 
 class LightningNetwork:
@@ -57,25 +38,6 @@ class LightningNetwork:
 
     def __init__(self) -> None:
         self.nodes: dict[str, LightningLogic] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class PaymentOrder:
-    """What SendPaymentV2 asks for."""
-
-    payment_request: str
-    amount_msat: int = 0
-    fee_limit_msat: int = 0
-    cltv_limit: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Listener:
-    """One open stream: events to come; None in the queue cuts the stream."""
-
-    queue: asyncio.Queue[NodeInvoice | NodePayment | None] = field(
-        default_factory=lambda: asyncio.Queue(maxsize=_EVENTS_MOST)
-    )
 
 
 class LightningLogic:
@@ -126,7 +88,9 @@ class LightningLogic:
         self, *, amount_msat: int, memo: str = "", expiry_s: int = 0, cltv: int = 0, held_hash: bytes = b""
     ) -> NodeInvoice:
         """A new invoice; with `held_hash` a hold invoice, whose preimage somebody else knows."""
-        self._check_invoice(amount_msat, memo, expiry_s, held_hash)
+        check_invoice(amount_msat=amount_msat, memo=memo, expiry_s=expiry_s)
+        if held_hash in self.book.invoices:
+            raise NodeRefusal(grpc.StatusCode.UNKNOWN, "invoice with payment hash already exists")
         preimage = b"" if held_hash else secrets.token_bytes(32)
         request = Request(
             currency=self._currency,
@@ -157,20 +121,6 @@ class LightningLogic:
             self._expire_due()
         self._tell(invoice)
         return invoice
-
-    def _check_invoice(self, amount_msat: int, memo: str, expiry_s: int, held_hash: bytes) -> None:
-        size = len(memo.encode())
-        if size > MAX_MEMO_BYTES:
-            text = f"memo too large: {size} bytes (maxsize={MAX_MEMO_BYTES})"
-        elif amount_msat < 0:
-            text = f"payments of negative value are not allowed, value is {amount_msat // 1000}"
-        elif expiry_s > MAX_EXPIRY_S:
-            text = f"expiry of {expiry_s} seconds greater than max expiry of {MAX_EXPIRY_S} seconds"
-        elif held_hash in self.book.invoices:
-            text = "invoice with payment hash already exists"
-        else:
-            return
-        raise NodeRefusal(grpc.StatusCode.UNKNOWN, text)
 
     def invoice(self, payment_hash: bytes) -> NodeInvoice:
         """An invoice of ours."""
@@ -209,7 +159,8 @@ class LightningLogic:
         invoice = self.invoice(hashlib.sha256(preimage).digest())
         if invoice.state == "open":
             raise NodeRefusal(grpc.StatusCode.UNKNOWN, "invoice still open")
-        self.settle(invoice.payment_hash, preimage=preimage)
+        if invoice.state != "settled":
+            self.settle(invoice.payment_hash, preimage=preimage)
 
     async def receive(self, payment_hash: bytes, secret: bytes, amount_msat: int, *, again: bool) -> bytes | str:
         """A payment arrives: the preimage, or why not. `again`: it may have arrived before its sender was restarted."""
@@ -237,7 +188,11 @@ class LightningLogic:
             request = decode(order.payment_request)
         except ValueError as error:
             raise NodeRefusal(grpc.StatusCode.UNKNOWN, str(error)) from error
-        self._check_payment(order, request)
+        if request.currency != self._currency:
+            text = f"invoice not for current active network '{self._currency}'"
+            raise NodeRefusal(grpc.StatusCode.UNKNOWN, text)
+        own = request.destination == self.identity.public_key
+        check_payment(order, request, self.book.payments.get(request.payment_hash), own=own)
         payment = NodePayment(
             payment_hash=request.payment_hash,
             payment_request=order.payment_request,
@@ -256,31 +211,10 @@ class LightningLogic:
             self._send(payment, request, again=False)
         return payment
 
-    def _check_payment(self, order: PaymentOrder, request: Request) -> None:
-        known = self.book.payments.get(request.payment_hash)
-        code = grpc.StatusCode.UNKNOWN
-        if time.time() > request.expires_at_s:
-            text = f"invoice expired. Valid until {time.strftime('%Y-%m-%d %H:%M:%S +0000 UTC', time.gmtime(request.expires_at_s))}"
-        elif request.amount_msat is None and not order.amount_msat:
-            text = "amount must be specified when paying a zero amount invoice"
-        elif request.amount_msat is not None and order.amount_msat:
-            text = "amount must not be specified when paying a non-zero  amount invoice"
-        elif request.currency != self._currency:
-            text = f"invoice not for current active network '{self._currency}'"
-        elif request.destination == self.identity.public_key:
-            text = "self-payments not allowed"
-        elif known is not None and known.state != "failed":
-            code = grpc.StatusCode.ALREADY_EXISTS
-            text = "invoice is already paid" if known.state == "succeeded" else "payment is in transition"
-        else:
-            return
-        raise NodeRefusal(code, text)
-
     def _no_way(self, payment: NodePayment, request: Request, order: PaymentOrder) -> str:
         if payment.amount_msat + payment.fee_msat > self.book.balance_msat:
             return "INSUFFICIENT_BALANCE"
-        blocks = request.cltv_expiry + _CLTV_PADDING
-        if request.destination not in self._network.nodes or (order.cltv_limit and blocks > order.cltv_limit):
+        if request.destination not in self._network.nodes:
             return "NO_ROUTE"
         return "NO_ROUTE" if payment.fee_msat > order.fee_limit_msat else ""
 

@@ -6,7 +6,8 @@ Each handler turns a message into a call of the node and its answer into a messa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,8 @@ from gateway import lnrpc
 from gateway.simulators.bolt11 import decode
 from gateway.simulators.lightning_book import NodeInvoice, NodePayment
 from gateway.simulators.lightning_identity import PERMISSIONS
-from gateway.simulators.lightning_node import LightningLogic, Listener, NodeRefusal, PaymentOrder
+from gateway.simulators.lightning_node import LightningLogic
+from gateway.simulators.lightning_terms import Listener, NodeRefusal, PaymentOrder
 
 _INVOICE_STATES = {"open": 0, "settled": 1, "canceled": 2, "accepted": 3}
 _PAYMENT_STATES = {"in_flight": 1, "succeeded": 2, "failed": 3}
@@ -107,6 +109,8 @@ class LightningService:
         if len(shown) != 1:
             raise NodeRefusal(_UNKNOWN, f"expected 1 macaroon, got {len(shown)}")
         allowed = self._allowed.get(shown[0].lower())
+        if allowed is None and not shown[0].startswith("02"):
+            raise NodeRefusal(_UNKNOWN, "cannot determine data format of binary-encoded macaroon")
         if allowed is None:
             raise NodeRefusal(_UNKNOWN, "verification failed: signature mismatch after caveat verification")
         if method.name not in allowed:
@@ -179,7 +183,8 @@ class LightningService:
         )
 
     def _cancel_invoice(self, request: Any) -> Any:
-        self._node.cancel(request.payment_hash)
+        with _unnamed():
+            self._node.cancel(request.payment_hash)
         return lnrpc.invoices.CancelInvoiceResp()
 
     def _add_hold_invoice(self, request: Any) -> Any:
@@ -197,7 +202,8 @@ class LightningService:
         )
 
     def _settle_invoice(self, request: Any) -> Any:
-        self._node.settle_held(request.preimage)
+        with _unnamed():
+            self._node.settle_held(request.preimage)
         return lnrpc.invoices.SettleInvoiceResp()
 
     async def _subscribe_invoices(self, request: Any) -> AsyncIterator[Any]:
@@ -256,6 +262,15 @@ class LightningService:
             if not listeners:
                 self._node.payment_listeners.pop(payment.payment_hash, None)
         raise NodeRefusal(grpc.StatusCode.UNAVAILABLE, "the stream was cut")
+
+
+@contextmanager
+def _unnamed() -> Iterator[None]:
+    """lnd names the code of a refusal in LookupInvoice only; in the calls that change an invoice it stays UNKNOWN."""
+    try:
+        yield
+    except NodeRefusal as refusal:
+        raise NodeRefusal(_UNKNOWN, refusal.text) from refusal
 
 
 def _amount(request: Any) -> int:
