@@ -19,6 +19,7 @@ from gateway.config_reader import FieldProblem
 from gateway.core.price_book import ToolPrices
 from gateway.core.price_cards import PriceCard, flat_card
 from gateway.core.price_entries import (
+    OTHER_UNITS,
     Always,
     Figures,
     From,
@@ -49,10 +50,12 @@ class FigureKeys:
     cached_input_audio_usd_per_mtok: Decimal | None = None
     input_image_usd_per_mtok: Decimal | None = None
     cached_input_image_usd_per_mtok: Decimal | None = None
+    input_video_usd_per_mtok: Decimal | None = None
     output_usd_per_mtok: Decimal | None = None
     reasoning_usd_per_mtok: Decimal | None = None
     output_audio_usd_per_mtok: Decimal | None = None
     output_image_usd_per_mtok: Decimal | None = None
+    output_video_usd_per_mtok: Decimal | None = None
     usd_per_call: Decimal | None = None
     usd_per_second: Decimal | None = None
     usd_per_mchar: Decimal | None = None
@@ -65,7 +68,7 @@ class FigureKeys:
 
 UNIT_OF_KEY: Mapping[str, tuple[PriceUnit, int]] = MappingProxyType(
     {
-        **{f"{unit}_usd_per_mtok": (unit, _MILLION) for unit in list(PriceUnit)[:12]},
+        **{f"{unit}_usd_per_mtok": (unit, _MILLION) for unit in PriceUnit if unit not in OTHER_UNITS},
         "usd_per_call": (PriceUnit.CALL, 1),
         "usd_per_second": (PriceUnit.SECOND, 1),
         "usd_per_mchar": (PriceUnit.CHARACTER, _MILLION),

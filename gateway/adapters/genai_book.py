@@ -31,7 +31,7 @@ from gateway.core.price_entries import (
 )
 
 MILLION = 1_000_000
-# Their key -> ours, and how many units the price is for. Video stands with images: the dialects report it so.
+# Their key -> ours, and how many units the price is for.
 _UNITS: Mapping[str, tuple[PriceUnit, int]] = MappingProxyType(
     {
         "input_mtok": (PriceUnit.INPUT, MILLION),
@@ -41,13 +41,13 @@ _UNITS: Mapping[str, tuple[PriceUnit, int]] = MappingProxyType(
         "input_audio_mtok": (PriceUnit.INPUT_AUDIO, MILLION),
         "cache_audio_read_mtok": (PriceUnit.CACHED_INPUT_AUDIO, MILLION),
         "input_image_mtok": (PriceUnit.INPUT_IMAGE, MILLION),
-        "input_video_mtok": (PriceUnit.INPUT_IMAGE, MILLION),
+        "input_video_mtok": (PriceUnit.INPUT_VIDEO, MILLION),
         "cache_image_read_mtok": (PriceUnit.CACHED_INPUT_IMAGE, MILLION),
         "output_mtok": (PriceUnit.OUTPUT, MILLION),
         "output_reasoning_mtok": (PriceUnit.REASONING, MILLION),
         "output_audio_mtok": (PriceUnit.OUTPUT_AUDIO, MILLION),
         "output_image_mtok": (PriceUnit.OUTPUT_IMAGE, MILLION),
-        "output_video_mtok": (PriceUnit.OUTPUT_IMAGE, MILLION),
+        "output_video_mtok": (PriceUnit.OUTPUT_VIDEO, MILLION),
         "requests_kcount": (PriceUnit.CALL, 1_000),
         "audio_hours": (PriceUnit.SECOND, 3_600),
         "input_audio_hours": (PriceUnit.SECOND, 3_600),
@@ -122,7 +122,7 @@ def _figures(price: genai.ModelPrice) -> Figures:
         unit, per = _UNITS[key]
         steps = _steps(value, per)
         known = figures.get(unit)
-        # Two of their kinds may be one of ours (video and images): the dearer counts.
+        # Two of their kinds may be one of ours (hours of audio, in or out): the dearer counts.
         if known is None or known[0].picousd < steps[0].picousd:
             figures[unit] = steps
     return MappingProxyType(figures)

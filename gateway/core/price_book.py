@@ -61,7 +61,7 @@ class PriceBook:
         self._own = {each.provider: each for each in own}
         self._tools = tools or ToolPrices()
         self._margin_ppm = margin_ppm
-        self._cards: dict[tuple[str, str], tuple[PriceCard | None, float]] = {}
+        self._cards: dict[tuple[str, str], tuple[PriceCard | None, float, float]] = {}
         self.rules = rules
 
     @property
@@ -78,14 +78,15 @@ class PriceBook:
         """The prices of a model at an instant (unix seconds); None when it has none."""
         key = (provider, model)
         known = self._cards.get(key)
-        if known is not None and now_s < known[1]:
+        # A clock that was set back asks for an earlier price: what was resolved later says nothing of it.
+        if known is not None and known[1] <= now_s < known[2]:
             return known[0]
         if len(model) > _NAME_MOST_CHARACTERS:
             return None
         card, until_s = self._resolve(provider, model, now_s)
         if len(self._cards) >= REMEMBERED_MOST:
             self._cards.clear()
-        self._cards[key] = (card, until_s)
+        self._cards[key] = (card, now_s, until_s)
         return card
 
     def rule(self, name: str) -> PriceCard | None:

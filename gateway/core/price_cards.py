@@ -2,8 +2,9 @@
 
 A card has no gaps: a kind of token that the book gives no price is billed at the dearest kind it could be, never at nothing:
 * cached input without a price is fresh input; a cache write is at least as given, else fresh input; an hour's write is a write;
-* audio or image input is the dearest fresh input of the card; cached audio is cached input, unless audio has a price of its own;
-* reasoning is output; audio or image output is the dearest output of the card; output without a price is input;
+* audio input is the dearest fresh input of the card, image input is input, video input is image input;
+* cached audio is cached input, unless audio has a price of its own: then it is audio;
+* reasoning is output; audio, image or video output is the dearest output of the card; output without a price is input;
 * seconds, images and characters without a price are turned into the most tokens they can be (`prices.py`).
 Bands by input length are sorted; a band's prices hold for all tokens of the request.
 """
@@ -35,10 +36,12 @@ class TokenPrices:
     cached_input_audio: int = 0
     input_image: int = 0
     cached_input_image: int = 0
+    input_video: int = 0
     output: int = 0
     reasoning: int = 0
     output_audio: int = 0
     output_image: int = 0
+    output_video: int = 0
 
     def dearest(self, other: TokenPrices) -> TokenPrices:
         """Kind by kind the dearer of the two."""
@@ -156,16 +159,21 @@ def _at(steps: tuple[Step, ...], start: int) -> int:
 def _filled(figures: Figures, start: int) -> TokenPrices:
     given = {unit: _at(steps, start) for unit, steps in figures.items() if unit in _TOKEN_UNITS}
     unit = PriceUnit
-    inputs = [given[each] for each in (unit.INPUT, unit.INPUT_AUDIO, unit.INPUT_IMAGE) if each in given]
+    inputs = [
+        given[each] for each in (unit.INPUT, unit.INPUT_AUDIO, unit.INPUT_IMAGE, unit.INPUT_VIDEO) if each in given
+    ]
     dearest_input = max(inputs, default=0)
     fresh = given.get(unit.INPUT, dearest_input)
     cached = given.get(unit.CACHED_INPUT, fresh)
     outputs = [
-        given[each] for each in (unit.OUTPUT, unit.OUTPUT_AUDIO, unit.OUTPUT_IMAGE, unit.REASONING) if each in given
+        given[each]
+        for each in (unit.OUTPUT, unit.OUTPUT_AUDIO, unit.OUTPUT_IMAGE, unit.OUTPUT_VIDEO, unit.REASONING)
+        if each in given
     ]
     dearest_output = max(outputs, default=dearest_input)
     output = given.get(unit.OUTPUT, dearest_output)
     write = given.get(unit.CACHE_WRITE, fresh)
+    image = given.get(unit.INPUT_IMAGE, fresh)
     cached_audio = given.get(unit.INPUT_AUDIO, cached)
     return TokenPrices(
         input=fresh,
@@ -174,10 +182,12 @@ def _filled(figures: Figures, start: int) -> TokenPrices:
         cache_write_1h=given.get(unit.CACHE_WRITE_1H, write),
         input_audio=given.get(unit.INPUT_AUDIO, dearest_input),
         cached_input_audio=given.get(unit.CACHED_INPUT_AUDIO, cached_audio),
-        input_image=given.get(unit.INPUT_IMAGE, dearest_input),
+        input_image=image,
         cached_input_image=given.get(unit.CACHED_INPUT_IMAGE, cached),
+        input_video=given.get(unit.INPUT_VIDEO, image),
         output=output,
         reasoning=given.get(unit.REASONING, output),
         output_audio=given.get(unit.OUTPUT_AUDIO, dearest_output),
         output_image=given.get(unit.OUTPUT_IMAGE, dearest_output),
+        output_video=given.get(unit.OUTPUT_VIDEO, dearest_output),
     )

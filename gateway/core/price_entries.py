@@ -30,10 +30,12 @@ class PriceUnit(StrEnum):
     CACHED_INPUT_AUDIO = "cached_input_audio"
     INPUT_IMAGE = "input_image"
     CACHED_INPUT_IMAGE = "cached_input_image"
+    INPUT_VIDEO = "input_video"
     OUTPUT = "output"
     REASONING = "reasoning"
     OUTPUT_AUDIO = "output_audio"
     OUTPUT_IMAGE = "output_image"
+    OUTPUT_VIDEO = "output_video"
     CALL = "call"
     SECOND = "second"
     CHARACTER = "character"
@@ -47,6 +49,9 @@ class Step:
     above_input_tokens: int
     picousd: int
 
+
+# The units that are no tokens.
+OTHER_UNITS = frozenset({PriceUnit.CALL, PriceUnit.SECOND, PriceUnit.CHARACTER, PriceUnit.IMAGE})
 
 # Per unit: steps by rising length; the first starts at -1, so it always applies.
 Figures = Mapping[PriceUnit, tuple[Step, ...]]

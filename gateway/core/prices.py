@@ -83,16 +83,17 @@ def _input_picousd(prices: TokenPrices, usage: Usage) -> int:
     total = usage.input_tokens
     cached = min(usage.cached_input_tokens, total)
     written = min(usage.cache_write_tokens, total - cached)
-    if not (usage.input_audio_tokens or usage.input_image_tokens or written):
+    if not (usage.input_audio_tokens or usage.input_image_tokens or usage.input_video_tokens or written):
         return (total - cached) * prices.input + cached * prices.cached_input
     written_1h = min(usage.cache_write_1h_tokens, written)
     cached_audio = min(usage.cached_input_audio_tokens, cached)
     left = total - cached - written
     audio = min(max(usage.input_audio_tokens - cached_audio, 0), left)
     image = min(usage.input_image_tokens, left - audio)
+    video = min(usage.input_video_tokens, left - audio - image)
     cached_image = min(usage.input_image_tokens - image, cached - cached_audio)
     return (
-        (left - audio - image) * prices.input
+        (left - audio - image - video) * prices.input
         + (cached - cached_audio - cached_image) * prices.cached_input
         + cached_audio * prices.cached_input_audio
         + cached_image * prices.cached_input_image
@@ -100,6 +101,7 @@ def _input_picousd(prices: TokenPrices, usage: Usage) -> int:
         + written_1h * prices.cache_write_1h
         + audio * prices.input_audio
         + image * prices.input_image
+        + video * prices.input_video
     )
 
 
@@ -107,12 +109,14 @@ def _output_picousd(prices: TokenPrices, usage: Usage) -> int:
     total = usage.output_tokens
     audio = min(usage.output_audio_tokens, total)
     image = min(usage.output_image_tokens, total - audio)
-    reasoning = min(usage.reasoning_tokens, total - audio - image)
+    video = min(usage.output_video_tokens, total - audio - image)
+    reasoning = min(usage.reasoning_tokens, total - audio - image - video)
     return (
-        (total - audio - image - reasoning) * prices.output
+        (total - audio - image - video - reasoning) * prices.output
         + reasoning * prices.reasoning
         + audio * prices.output_audio
         + image * prices.output_image
+        + video * prices.output_video
     )
 
 
@@ -139,7 +143,7 @@ def _fixed_bound_picousd(card: PriceCard, prices: TokenPrices, facts: RequestFac
     if card.flat:
         return card.call
     dearest = max(prices.input, prices.cached_input, prices.cache_write, prices.cache_write_1h,
-                  prices.input_image, prices.cached_input_image)  # fmt: skip
+                  prices.input_image, prices.cached_input_image, prices.input_video)  # fmt: skip
     audio = min(facts.input_audio_bound_tokens, facts.input_bound_tokens)
     bound = card.call + (facts.input_bound_tokens - audio) * dearest
     bound += audio * max(dearest, prices.input_audio, prices.cached_input_audio)
@@ -164,7 +168,7 @@ def _dearest_output(prices: TokenPrices, facts: RequestFacts) -> int:
     if facts.audio_output or facts.characters:
         dearest = max(dearest, prices.output_audio)
     if facts.image_output or facts.images:
-        dearest = max(dearest, prices.output_image)
+        dearest = max(dearest, prices.output_image, prices.output_video)
     return dearest
 
 

@@ -39,6 +39,8 @@ class Usage:
     images: int = 0  # images billed by the piece
     tool_calls: tuple[tuple[str, int], ...] = ()  # server tools with a fee: (name, count)
     service_tier: str | None = None
+    input_video_tokens: int = 0
+    output_video_tokens: int = 0
     reported_cost_picousd: int | None = None  # a cost the upstream reports of itself: recorded, not charged
 
     def with_output(self, output_tokens: int) -> Usage:

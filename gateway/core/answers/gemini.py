@@ -41,10 +41,12 @@ def usage_of(reported: Any) -> Usage | None:
         input_audio_tokens=audio,
         cached_input_audio_tokens=_modality(reported, "cacheTokensDetails", "AUDIO", min(cached, audio)),
         input_image_tokens=_modality(reported, "promptTokensDetails", "IMAGE", inputs),
+        input_video_tokens=_modality(reported, "promptTokensDetails", "VIDEO", inputs),
         output_tokens=output,
         reasoning_tokens=thoughts,
         output_audio_tokens=_modality(reported, "candidatesTokensDetails", "AUDIO", output),
         output_image_tokens=_modality(reported, "candidatesTokensDetails", "IMAGE", output),
+        output_video_tokens=_modality(reported, "candidatesTokensDetails", "VIDEO", output),
         service_tier=string(reported, "serviceTier") or _TIERS.get(string(reported, "trafficType") or ""),
     )
 
