@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.adapters.redis.ledger import LedgerTerms, RedisLedger
 from gateway.adapters.redis.link import RedisLink
+from gateway.core.accounts import Budget, CounterState
+from gateway.core.errors import InvalidRequest
 from gateway.core.holds import (
     Credited,
+    Debited,
+    Extended,
+    LimitHit,
+    Measure,
     Placed,
     PlaceHold,
     Posted,
     Refusal,
     Refused,
+    Renewed,
+    ScopeClaim,
 )
 from gateway.core.journal import Totals, summed
 from gateway.core.money import NO_RATE, Rate, Unit
@@ -62,7 +71,7 @@ async def check_books(ledger: RedisLedger, partition: int = PARTITION) -> None:
             assert account.available == sum(amount for _, amount in account.pockets)
         total += own
     through, opening = await ledger.opening(partition)
-    entries = await ledger.journal(partition, 0)
+    entries = await ledger.journal(partition, 0, 10_000)
     numbers = [entry.number for entry in entries]
     assert numbers == list(range(through + 1, through + 1 + len(entries)))
     assert opening + summed(entries, after=through) == total
@@ -86,3 +95,331 @@ async def test_second_post_returns_the_first(ledger: RedisLedger) -> None:
     assert await ledger.void("ho_7f1", account=AGENT) == Posted("posted", 40, 0, 960, replayed=True)
     assert await ledger.post("ho_7f1", 41, account=AGENT) == Refused(Refusal.FOREIGN, 960, 0)
     await check_books(ledger)
+
+
+async def test_of_a_credit_worth_37_calls_exactly_37_of_a_thousand_at_once_are_admitted(ledger: RedisLedger) -> None:
+    await fund(ledger, 37 * 100)
+    holds = [hold(f"{number:04x}") for number in range(1_000)]
+    answers = await asyncio.gather(*(ledger.place(each) for each in holds))
+    placed = [answer for answer in answers if isinstance(answer, Placed)]
+    assert len(placed) == 37
+    assert {answer.reason for answer in answers if isinstance(answer, Refused)} == {Refusal.INSUFFICIENT}
+    await asyncio.gather(*(ledger.post(answer.hold_id, 100, account=AGENT) for answer in placed))
+    balance = await ledger.balance(AGENT)
+    assert balance is not None and (balance.available, balance.held, balance.posted) == (0, 0, 3_700)
+    await check_books(ledger)
+
+
+async def test_a_budget_worth_one_stream_and_a_half_admits_one_of_fifty(ledger: RedisLedger) -> None:
+    await fund(ledger, 100_000)
+    claim = ScopeClaim("user", "total", limit=164)
+    answers = await asyncio.gather(*(ledger.place(hold(f"{i:02x}", scopes=(claim,))) for i in range(50)))
+    assert sum(isinstance(answer, Placed) for answer in answers) == 1
+    assert await ledger.counter(AGENT, claim) == CounterState(used=0, held=100)
+
+
+async def test_a_stream_reserves_its_first_step_and_is_extended_while_there_is_money(ledger: RedisLedger) -> None:
+    await fund(ledger, 500)
+    assert await ledger.place(hold(floor=50, first=200, ceiling=900)) == Placed("ho_7f1", 200, 300)
+    assert await ledger.extend_to("ho_7f1", 400) == Extended(400, 100)
+    assert await ledger.extend_to("ho_7f1", 400) == Extended(400, 100)
+    assert await ledger.extend_to("ho_7f1", 900) == Extended(500, 0)
+    assert await ledger.extend_to("ho_7f1", 10) == Extended(500, 0)
+    assert await ledger.post("ho_7f1", 480, account=AGENT) == Posted("posted", 480, 0, 20)
+    assert await ledger.extend_to("ho_7f1", 900) == Refused(Refusal.NOT_OPEN, 20, 0)
+    await check_books(ledger)
+
+
+async def test_where_less_than_the_first_step_is_there_what_there_is_is_reserved(ledger: RedisLedger) -> None:
+    await fund(ledger, 120)
+    assert await ledger.place(hold(floor=50, first=200, ceiling=900)) == Placed("ho_7f1", 120, 0)
+    assert await ledger.place(hold("2", floor=1, first=1, ceiling=1)) == Refused(Refusal.INSUFFICIENT, 0, 120)
+
+
+async def test_no_account_and_an_unknown_credit_are_told_apart_from_too_little(ledger: RedisLedger) -> None:
+    assert await ledger.place(hold(credit_id="pay1")) == Refused(Refusal.NO_ACCOUNT)
+    await fund(ledger, 10)
+    assert await ledger.place(hold(credit_id="pay2")) == Refused(Refusal.CREDIT_UNKNOWN, 10, 0)
+    assert await ledger.place(hold(credit_id="pay1")) == Refused(Refusal.INSUFFICIENT, 10, 0)
+    assert await ledger.place(hold(rate=Rate(5))) == Refused(Refusal.RATE_CHANGED, 10, 0, rate=RATE)
+
+
+async def test_a_revoked_token_places_nothing_and_what_runs_is_settled(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    await ledger.place(hold(token_id="t1"))
+    await ledger.revoke("t1", AGENT)
+    assert await ledger.place(hold("2", token_id="t1")) == Refused(Refusal.REVOKED)
+    assert isinstance(await ledger.place(hold("3", token_id="t2")), Placed)
+    assert await ledger.post("ho_7f1", 50, account=AGENT) == Posted("posted", 50, 0, 850)
+
+
+async def test_a_limit_says_which_scope_its_size_and_when_it_starts_afresh(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    await ledger.put_budget(AGENT, Budget("bu_1", 150))
+    claim = ScopeClaim("org", "day:5", budget_id="bu_1", window_ends_at_ms=FAR_MS)
+    assert isinstance(await ledger.place(hold(scopes=(claim,))), Placed)
+    hit = LimitHit("org", "day:5", "bu_1", 150, 0, 100, FAR_MS)
+    assert await ledger.place(hold("2", scopes=(claim,))) == Refused(Refusal.LIMIT, 900, 100, limit=hit)
+    await ledger.put_budget(AGENT, Budget("bu_1", 150, "paused"))
+    paused = await ledger.place(hold("2", scopes=(claim,)))
+    assert isinstance(paused, Refused) and paused.reason is Refusal.PAUSED
+    assert await ledger.get_budget(AGENT, "bu_1") == Budget("bu_1", 150, "paused")
+    unknown = await ledger.place(hold("2", scopes=(ScopeClaim("org", "total", budget_id="bu_9"),)))
+    assert isinstance(unknown, Refused) and unknown.reason is Refusal.NO_BUDGET
+
+
+async def test_a_use_is_counted_by_a_post_and_given_back_by_a_void(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    claim = ScopeClaim("caveat", "total", Measure.USES, limit=2)
+    for name in ("1", "2"):
+        assert isinstance(await ledger.place(hold(name, scopes=(claim,))), Placed)
+    refused = await ledger.place(hold("3", scopes=(claim,)))
+    assert isinstance(refused, Refused) and refused.reason is Refusal.LIMIT
+    await ledger.post("ho_7f1", 1, account=AGENT)
+    await ledger.void("ho_7f2", account=AGENT)
+    assert await ledger.counter(AGENT, claim) == CounterState(used=1, held=0)
+
+
+async def test_a_counter_outlives_its_window_by_the_longest_hold_and_retention(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    claim = ScopeClaim("org", "day:5", limit=500, window_ends_at_ms=FAR_MS)
+    await ledger.place(hold(scopes=(claim,)))
+    state = await ledger.counter(AGENT, claim)
+    assert state is not None and state.lives_ms is not None and state.lives_ms > 1_000_000_000
+    await ledger.place(hold("2", scopes=(ScopeClaim("org", "total", limit=500),)))
+    assert await ledger.counter(AGENT, ScopeClaim("org", "total", limit=500)) == CounterState(0, 100)
+
+
+async def test_a_window_that_has_ended_by_the_stores_clock_is_refused(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    refused = await ledger.place(hold(scopes=(ScopeClaim("org", "day:0", limit=500, window_ends_at_ms=1_000),)))
+    assert isinstance(refused, Refused) and refused.reason is Refusal.STALE_WINDOW
+
+
+async def test_a_lost_counter_is_journaled_and_never_made_by_a_post(ledger: RedisLedger, link: RedisLink) -> None:
+    await fund(ledger, 1_000)
+    claims = (ScopeClaim("org", "total", limit=500), ScopeClaim("user", "total", limit=500))
+    await ledger.place(hold(scopes=claims))
+    await link.command("DEL", "{p7f}c:total|user", key="{p7f}")
+    await ledger.post("ho_7f1", 60, account=AGENT)
+    assert await ledger.counter(AGENT, claims[1]) is None
+    assert await ledger.counter(AGENT, claims[0]) == CounterState(60, 0)
+    last = (await ledger.journal(PARTITION, 0))[-1]
+    assert (last.kind, last.id, last.more) == ("posted", "ho_7f1", (("scope_lost", "2"),))
+
+
+async def test_another_worker_ends_a_hold_whose_scopes_it_never_saw(ledger: RedisLedger, link: RedisLink) -> None:
+    await fund(ledger, 1_000)
+    claim = ScopeClaim("org", "total", limit=500)
+    await ledger.place(hold(scopes=(claim,), ceiling=300))
+    other = RedisLedger(link, worker="w2")
+    assert await other.extend_to("ho_7f1", 150) == Extended(150, 850)
+    assert await other.post("ho_7f1", 140, account=AGENT) == Posted("posted", 140, 0, 860)
+    assert await other.counter(AGENT, claim) == CounterState(140, 0)
+
+
+async def test_what_the_hold_did_not_reserve_is_taken_up_to_the_ceiling_and_the_rest_is_a_shortfall(
+    ledger: RedisLedger,
+) -> None:
+    await fund(ledger, 1_000)
+    await ledger.place(hold(floor=100, first=100, ceiling=150))
+    assert await ledger.post("ho_7f1", 170, account=AGENT) == Posted("posted", 150, 20, 850)
+    balance = await ledger.balance(AGENT)
+    assert balance is not None and balance.shortfalls == 1
+    assert (await ledger.journal(PARTITION, 0))[-1].more == (("shortfall", "20"),)
+
+
+async def test_a_payer_with_too_many_shortfalls_is_refused_until_it_pays(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    for name in ("1", "2", "3"):
+        await ledger.place(hold(name))
+        await ledger.post(f"ho_7f{name}", 101, account=AGENT)
+    assert await ledger.place(hold("4")) == Refused(Refusal.TOO_MANY_SHORTFALLS, 700, 0)
+    await fund(ledger, 1, "pay2")
+    assert await ledger.place(hold("4")) == Placed("ho_7f4", 100, 601, shortfalls=1)
+
+
+async def test_a_void_of_an_unknown_hold_refuses_its_late_place(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    assert await ledger.void("ho_7f1", account=AGENT) == Posted("voided", 0, 0, 1_000)
+    assert await ledger.place(hold()) == Refused(Refusal.VOIDED, 1_000, 0)
+    assert await ledger.post("ho_7f1", 50, account=AGENT) == Posted("voided", 0, 0, 1_000, replayed=True)
+    assert await ledger.checkpoint("ho_7f1", 1) == Refused(Refusal.NOT_OPEN)
+
+
+async def test_a_hold_left_behind_is_posted_at_its_checkpoint_and_a_late_post_takes_the_difference(
+    ledger: RedisLedger,
+) -> None:
+    await fund(ledger, 1_000)
+    await ledger.place(hold())
+    assert await ledger.checkpoint("ho_7f1", 40) == Renewed(40)
+    assert await ledger.checkpoint("ho_7f1", 30) == Renewed(40)
+    assert await ledger.expire("ho_7f1") == Refused(Refusal.RENEWED, 900, 100)
+    assert await ledger.expire("ho_7f1", lease_gone=True) == Posted("expired", 40, 0, 960)
+    assert await ledger.checkpoint("ho_7f1", 50) == Refused(Refusal.NOT_OPEN)
+    assert await ledger.post("ho_7f1", 70, account=AGENT) == Posted("expired", 70, 0, 930)
+    assert await ledger.post("ho_7f1", 70, account=AGENT) == Posted("expired", 70, 0, 930, replayed=True)
+    assert await ledger.post("ho_7f1", 90, account=AGENT) == Refused(Refusal.FOREIGN, 930, 0)
+    await check_books(ledger)
+
+
+async def test_a_hold_past_its_renewal_expires_and_a_refund_never_does(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    await ledger.place(hold(lifetime_ms=1))
+    await ledger.place(hold("2", owner="refund:abc", lifetime_ms=1, greatest_age_ms=1))
+    while (answer := await ledger.expire("ho_7f1")) == Refused(Refusal.RENEWED, 800, 200):
+        await asyncio.sleep(0)
+    assert answer == Posted("expired", 0, 0, 900)
+    assert await ledger.expire("ho_7f2", lease_gone=True) == Refused(Refusal.RENEWED, 900, 100)
+    assert await ledger.open_ids(PARTITION, until_ms=FAR_MS) == []
+    assert [record.owner for record in await ledger.open_holds(PARTITION)] == ["refund:abc"]
+    assert await ledger.post("ho_7f2", 90, account=AGENT) == Posted("posted", 90, 0, 910)
+    assert (await ledger.journal(PARTITION, 0))[-1].more == (("owner", "refund:abc"),)
+
+
+async def test_a_post_on_an_unknown_hold_is_taken_once(ledger: RedisLedger) -> None:
+    assert await ledger.post("ho_7f1", 50, account=AGENT) == Refused(Refusal.NO_ACCOUNT)
+    await fund(ledger, 40)
+    assert await ledger.post("ho_7f1", 50, account=AGENT) == Posted("posted", 40, 10, 0)
+    assert await ledger.post("ho_7f1", 50, account=AGENT) == Posted("posted", 40, 10, 0, replayed=True)
+    assert [entry.kind for entry in await ledger.journal(PARTITION, 0)] == ["credit", "orphan_post"]
+    await check_books(ledger)
+
+
+async def test_a_credit_is_applied_once_per_id_and_the_latest_sets_the_rate(ledger: RedisLedger) -> None:
+    kind = {"unit": Unit.MSAT, "source": "lightning"}
+    assert await ledger.credit("p1", AGENT, 10, rate=RATE, **kind) == Credited("applied", 10)  # type: ignore[arg-type]
+    assert await ledger.credit("p1", AGENT, 10, rate=RATE, **kind) == Credited("replayed", 10)  # type: ignore[arg-type]
+    foreign = Refused(Refusal.FOREIGN, 10, 0)
+    assert await ledger.credit("p1", AGENT, 11, rate=RATE, **kind) == foreign  # type: ignore[arg-type]
+    assert await ledger.credit("p2", AGENT, 10, rate=Rate(5), **kind) == Credited("applied", 20)  # type: ignore[arg-type]
+    balance = await ledger.balance(AGENT)
+    assert balance is not None and balance.rate == Rate(5) and balance.account_class == "agent"
+    much = await ledger.credit("p3", AGENT, 10**15 - 1, rate=RATE, **kind)  # type: ignore[arg-type]
+    assert much == Credited("applied", 10**15 + 19)
+
+
+async def test_available_never_leaves_the_exact_range(ledger: RedisLedger) -> None:
+    for number in range(9):
+        await fund(ledger, 10**15 - 1, f"p{number}")
+    answer = await ledger.credit("p9", AGENT, 10, unit=Unit.MSAT, rate=RATE, source="lightning")
+    assert answer == Refused(Refusal.TOO_GREAT, 9 * 10**15 - 9, 0)
+    assert await ledger.place(hold(amount=123)) == Placed("ho_7f1", 123, 9 * 10**15 - 132)
+    balance = await ledger.balance(AGENT)
+    assert balance is not None and balance.available == 9 * 10**15 - 132
+    await check_books(ledger)
+
+
+async def test_a_chargeback_leaves_a_debt_that_refuses_until_paid(ledger: RedisLedger) -> None:
+    await fund(ledger, 100)
+    await ledger.place(hold(amount=60))
+    assert await ledger.debit("d1", AGENT, 100, cause="chargeback") == Debited(40, 60, 0)
+    assert await ledger.debit("d1", AGENT, 100, cause="chargeback") == Debited(40, 60, 0, replayed=True)
+    assert await ledger.place(hold("2", amount=0)) == Refused(Refusal.DEBT, 0, 60)
+    assert await ledger.post("ho_7f1", 50, account=AGENT) == Posted("posted", 50, 0, 10)
+    gift = await ledger.credit("g1", AGENT, 30, unit=Unit.MSAT, rate=RATE, source="gift", cause="promotion")
+    assert gift == Credited("applied", 40)
+    paid = await ledger.credit("p2", AGENT, 70, unit=Unit.MSAT, rate=RATE, source="lightning")
+    assert paid == Credited("applied", 50, debt_paid=60)
+    house = await ledger.balance("house-msat_7f")
+    assert house is not None and (house.credited, house.posted, house.account_class) == (30, 30, "house")
+    await check_books(ledger)
+
+
+async def test_a_persons_pockets_are_drawn_in_order_and_sum_to_the_posting(ledger: RedisLedger) -> None:
+    for pocket, amount, cause in (("prepaid", 50, "payment"), ("allowance", 30, "allowance"), ("postpaid", 99, "credit_limit")):
+        credited = await ledger.credit(
+            pocket, PERSON, amount, unit=Unit.NANOUSD, rate=NO_RATE, source="stripe", cause=cause, pocket=pocket
+        )
+        assert isinstance(credited, Credited)
+    assert await ledger.place(hold(account=PERSON, amount=100)) == Placed("ho_7f1", 100, 79)
+    record = await ledger.hold("ho_7f1")
+    assert record is not None and record.pockets == (("allowance", 30), ("prepaid", 50), ("postpaid", 20))
+    answer = await ledger.post("ho_7f1", 45, account=PERSON)
+    assert answer == Posted("posted", 45, 0, 134, (("allowance", 30), ("prepaid", 15), ("postpaid", 0)))
+    balance = await ledger.balance(PERSON)
+    assert balance is not None and balance.pockets == (("allowance", 0), ("prepaid", 35), ("postpaid", 99))
+    assert await ledger.debit("d1", PERSON, 40, cause="refund") == Debited(35, 5, 99)
+    await check_books(ledger)
+
+
+async def test_trimming_keeps_the_totals_and_does_not_feed_itself(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    await ledger.place(hold())
+    await ledger.post("ho_7f1", 40, account=AGENT)
+    assert await ledger.trim(PARTITION, 2) == 2
+    assert [(entry.number, entry.kind) for entry in await ledger.journal(PARTITION, 0)] == [(3, "posted"), (4, "opening")]
+    await check_books(ledger)
+    assert await ledger.trim(PARTITION, 4) == 4
+    assert await ledger.trim(PARTITION, 5) == 4
+    assert await ledger.opening(PARTITION) == (4, Totals(available=960, credited=1_000, posted=40))
+    await check_books(ledger)
+
+
+async def test_the_books_are_read_in_more_than_one_batch(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000_000)
+    await asyncio.gather(*(ledger.place(hold(f"{number:04x}")) for number in range(600)))
+    assert len(await ledger.open_holds(PARTITION)) == 600
+    await asyncio.gather(
+        *(
+            ledger.credit("p1", f"tok_7f{number:04x}", 5, unit=Unit.MSAT, rate=RATE, source="lightning")
+            for number in range(600)
+        )
+    )
+    assert len(await ledger.accounts(PARTITION)) == 601
+    await check_books(ledger)
+
+
+async def test_a_lease_lives_as_long_as_it_is_renewed(ledger: RedisLedger) -> None:
+    await ledger.renew_lease("w1", 60_000)
+    assert await ledger.has_lease("w1") and not await ledger.has_lease("w2")
+    await ledger.end_lease("w1")
+    assert not await ledger.has_lease("w1")
+
+
+async def test_short_memory_a_frozen_account_and_bad_figures_place_nothing(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    await ledger.freeze(AGENT)
+    assert await ledger.place(hold()) == Refused(Refusal.FROZEN, 1_000, 0)
+    await ledger.unfreeze(AGENT)
+    ledger.memory_is_short = True
+    assert await ledger.place(hold()) == Refused(Refusal.MEMORY)
+    ledger.memory_is_short = False
+    for param, bad in (
+        ("ceiling", hold(ceiling=10**15)),
+        ("floor", hold(floor=101)),
+        ("floor", hold(floor=-1)),
+        ("lifetime_ms", hold(lifetime_ms=0)),
+        ("limit", hold(scopes=(ScopeClaim("org", "total", limit=-1),))),
+        ("scopes", hold(scopes=(ScopeClaim("org", "total"),))),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            await ledger.place(bad)
+        assert caught.value.param == param
+    with pytest.raises(InvalidRequest, match="cause is one of refund, chargeback"):
+        await ledger.debit("d1", AGENT, 1, cause="theft")
+    with pytest.raises(InvalidRequest, match="pocket is one of allowance, prepaid, postpaid"):
+        await ledger.debit("d1", AGENT, 1, cause="refund", pocket="purse")
+    with pytest.raises(ValueError, match="another partition"):
+        await ledger.void("ho_7e1", account=AGENT)
+    with pytest.raises(ValueError, match="no id of ours"):
+        await ledger.balance("someone")
+
+
+async def test_a_debit_costs_the_same_with_many_accounts_in_the_store(ledger: RedisLedger, link: RedisLink) -> None:
+    """No step reads anything but its own keys: with 100,000 more it makes the same number of calls inside the server."""
+
+    async def calls_of_a_life(name: str) -> int:
+        await link.command("CONFIG", "RESETSTAT", key="{p7f}")
+        await ledger.place(hold(name))
+        await ledger.post(f"ho_7f{name}", 10, account=AGENT)
+        stats = (await link.command("INFO", "commandstats", key="{p7f}")).decode()
+        inside = [line for line in stats.splitlines() if line.startswith("cmdstat_") and "config" not in line]
+        return sum(int(line.split("calls=")[1].split(",")[0]) for line in inside)
+
+    await fund(ledger, 100_000)
+    await calls_of_a_life("1")
+    alone = await calls_of_a_life("2")
+    fill = "for i = 1, 100000 do redis.call('HSET', '{p7f}a:tok_7fx' .. i, 'unit', 'msat', 'available', '5') end"
+    await link.command("EVAL", fill, 0, key="{p7f}")
+    assert await calls_of_a_life("3") == alone
