@@ -7,7 +7,7 @@ start, and `message_stop`. What `message_start` says of the output is a beginnin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import msgspec
@@ -112,19 +112,21 @@ class MessageTally(Tally):
         elif kind == "message_delta":
             self.finished = True
 
+    def plain_text(self, payload: Members) -> tuple[Hashable, str] | None:
+        """A delta of one text."""
+        delta = member(payload, "delta")
+        texts = [delta[name] for name in ("text", "thinking", "partial_json") if isinstance(delta.get(name), str)]
+        return (
+            (index_of(payload), texts[0]) if len(texts) == 1 and payload.get("type") == "content_block_delta" else None
+        )
+
     def closing(self, usage: Usage | None) -> bytes:
         """Open blocks stopped, `message_delta` with `max_tokens` and usage, `message_stop`."""
         used = usage_members(usage if usage is not None else _NO_USAGE)
         events: list[Members] = []
         if not self.started:
-            message = {
-                "id": "msg_cut",
-                "type": "message",
-                "role": "assistant",
-                "model": self.model or "",
-                "content": [],
-            }
-            message |= {"stop_reason": None, "stop_sequence": None, "usage": used}
+            message: Members = {"id": "msg_cut", "type": "message", "role": "assistant", "content": []}
+            message |= {"model": self.model or "", "stop_reason": None, "stop_sequence": None, "usage": used}
             events.append({"type": "message_start", "message": message})
         events += [{"type": "content_block_stop", "index": index} for index in sorted(self.open)]
         if not self.finished:
@@ -139,7 +141,7 @@ class MessageTally(Tally):
 def usage_members(usage: Usage) -> Members:
     """The usage object of an event that we make."""
     return {
-        "input_tokens": usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens,
+        "input_tokens": max(usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens, 0),
         "cache_creation_input_tokens": usage.cache_write_tokens,
         "cache_read_input_tokens": usage.cached_input_tokens,
         "output_tokens": usage.output_tokens,

@@ -1,46 +1,45 @@
 """How much text a stream has brought: a cheap bound at every piece, the exact count when asked, and the way back.
 
-Pieces wait undecoded until somebody counts, or until there are too many. Before the newest piece is counted the tally is
+Pieces wait until somebody counts, or until they are many; then their texts are taken out, those of the usual form in one step.
+Before the newest piece is counted the tally is
 copied, so that the relay can give back the part of it that the money does not pay for.
 """
 
 from __future__ import annotations
 
-from gateway.core.answers.envelope import Envelope
+from gateway.core.answers.envelope import Envelope, strings
+from gateway.core.answers.figures import decoded
 from gateway.core.answers.framing import Framing
 from gateway.core.answers.grammar import Grammar, Tally
 
-# What waits to be counted is counted when it has grown beyond this: it bounds the memory of a stream.
+# Its texts are taken out of what waits when that has grown beyond this: it bounds the memory of a stream.
 MOST_PENDING_BYTES = 16 * 1024
 # How many pieces can be given back after a count: the relay holds one, another may have been under way.
 MOST_RETURNABLE_PIECES = 4
-# The first events of a stream are not like the others.
-_LEARNING_EVENTS = 3
 
 
 class Gauge:
-    """The text of one stream. `text_bytes`: bytes since the last count, less what is surely not text."""
+    """The text of one stream, of which nothing is counted twice and nothing is lost."""
 
     def __init__(self, tally: Tally, framing: Framing, grammar: Grammar) -> None:
         self.tally = tally
         self._framing = framing
         self._most_event_bytes = grammar.most_event_bytes
+        self._envelope = Envelope()
         self._pending: list[bytes] = []
         self._pending_bytes = 0
-        self._text_bytes = 0
+        self._text_bytes = 0  # bytes since the last count that may be text
         self._counted = 0
         self._mark: Tally | None = None  # the tally before the pieces in `_since`
         self._since: list[bytes] = []
-        self._envelope = Envelope()
 
     def add(self, piece: bytes) -> None:
         """One more piece of whole events."""
         if self._pending_bytes > MOST_PENDING_BYTES:
             self.fold()
         self._pending.append(piece)
-        size = len(piece)
-        self._pending_bytes += size
-        self._text_bytes += size - self._envelope.bytes_in(piece)
+        self._pending_bytes += len(piece)
+        self._text_bytes += self._envelope.text_bytes(piece)
         if self._mark is not None:
             self._since.append(piece)
             if len(self._since) > MOST_RETURNABLE_PIECES:
@@ -94,18 +93,41 @@ class Gauge:
         return forward[:fits]
 
     def _take(self, tally: Tally, data: bytes) -> None:
-        if not data:
-            return
-        payload = self._framing.payload
-        events = self._framing.split(data)
-        for event in events:
+        """Read events into a tally, runs of the usual form in one step."""
+        envelope = self._envelope
+        run: list[bytes] = []
+        previous = b""
+        for event in self._framing.split(data):
+            content = envelope.content(event)
+            if content is not None and (run or tally.text.has(envelope.channel)):
+                run.append(content)
+                continue
+            if run:
+                self._take_run(tally, run)
+                run = []
             if len(event) > self._most_event_bytes:
                 continue
-            if tally.take_quickly(event):
+            payload = self._framing.payload(event)
+            if payload is None:
                 continue
-            found = payload(event)
-            if found is not None:
-                tally.events += 1
-                tally.take(found)
-        if self._envelope.attempts and len(events) > 1 and tally.events >= _LEARNING_EVENTS:
-            self._envelope.learn(events[-2], events[-1])
+            tally.events += 1
+            tally.take(payload)
+            if envelope.attempts and previous:
+                plain = tally.plain_text(payload)
+                if plain is not None:
+                    envelope.learn(previous, event, *plain)
+            previous = event
+        if run:
+            self._take_run(tally, run)
+
+    def _take_run(self, tally: Tally, contents: list[bytes]) -> None:
+        """Texts of events of the usual form."""
+        tally.events += len(contents)
+        texts = strings(contents)
+        if texts is not None:
+            tally.text.add(self._envelope.channel, "".join(texts))
+            return
+        for content in contents:  # one of them is half of a surrogate pair, or broken
+            text = decoded(b'{"":"' + content + b"}")
+            if text is not None:
+                tally.text.add(self._envelope.channel, text[""])

@@ -7,7 +7,7 @@ event says. A `Tally` takes events later, when somebody asks: it counts their te
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -52,9 +52,9 @@ class Tally(ABC):
     def take(self, payload: Members) -> None:
         """Read one more event."""
 
-    def take_quickly(self, event: bytes) -> bool:
-        """Read an event of the commonest form without the general decoder. False: it is of another form, nothing is read."""
-        return False
+    def plain_text(self, payload: Members) -> tuple[Hashable, str] | None:
+        """Channel and text of an event that, taken now, would do nothing but add this one text; None for any other."""
+        return None
 
     @abstractmethod
     def closing(self, usage: Usage | None) -> bytes:

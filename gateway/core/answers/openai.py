@@ -6,7 +6,7 @@ servers put it on the last chunk with a finish reason, some on every chunk, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import msgspec
@@ -57,7 +57,8 @@ def _with_details(reported: Members, inputs: int, output: int, service_tier: str
     return Usage(
         input_tokens=inputs,
         cached_input_tokens=cached,
-        cache_write_tokens=part(before, "cache_write_tokens", whole=inputs - cached),
+        # Not bounded by what was not read: through routers the same tokens can be read and written in one request.
+        cache_write_tokens=part(before, "cache_write_tokens", whole=inputs),
         input_audio_tokens=audio,
         cached_input_audio_tokens=part(
             member(before, "cached_tokens_details"), "audio_tokens", whole=min(audio, cached)
@@ -131,31 +132,6 @@ def answer_texts(body: Members) -> Iterator[str]:
             yield text
 
 
-class _Delta(msgspec.Struct, gc=False):
-    """The part of a delta that most events have; anything in the others sends the event to the general decoder."""
-
-    content: str | None = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    refusal: Any = None
-    tool_calls: Any = None
-    function_call: Any = None
-    audio: Any = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta
-    index: int = 0
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice]
-
-
-_CHUNK = msgspec.json.Decoder(_Chunk)
-
-
 class ChatTally(Tally):
     """Chunks of chat and text completions."""
 
@@ -163,25 +139,7 @@ class ChatTally(Tally):
         super().__init__(counter)
         self.head: Members = _ABSENT
         self.open: dict[int, bool] = {}  # by choice: not finished yet
-        self.plain_text = False
-
-    def take_quickly(self, event: bytes) -> bool:
-        """A chunk whose one choice brings content and nothing else."""
-        if not self.head or not event.startswith(b"data: {"):
-            return False
-        try:
-            (choice,) = _CHUNK.decode(event[6:]).choices
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-            return False
-        delta, index = choice.delta, choice.index
-        if choice.finish_reason or delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal:
-            return False
-        if delta.function_call or delta.audio or not self.open.get(index):
-            return False
-        self.events += 1
-        if delta.content:
-            self.text.add((index, "content"), delta.content)
-        return True
+        self.is_completion = False
 
     def take(self, payload: Members) -> None:
         """Text of every choice, and which of them are finished."""
@@ -195,24 +153,33 @@ class ChatTally(Tally):
             index = index_of(choice)
             delta = choice.get("delta")
             if delta is None and isinstance(choice.get("text"), str):
-                self.plain_text = True
+                self.is_completion = True
                 add(index, choice["text"])
             elif isinstance(delta, dict):
-                content = delta.get("content")
-                if isinstance(content, str) and len(delta) == 1:
-                    add((index, "content"), content)
-                else:
-                    for key, text in texts_of(delta, (index,)):
-                        add(key, text)
+                for key, text in texts_of(delta, (index,)):
+                    add(key, text)
             still_open = not choice.get("finish_reason")
             if self.open.get(index) is not still_open:
                 self.open = {**self.open, index: still_open}
 
+    def plain_text(self, payload: Members) -> tuple[Hashable, str] | None:
+        """A chunk whose one choice is open and brings one text."""
+        choices = listed(payload, "choices")
+        if len(choices) != 1 or not isinstance(choices[0], dict) or choices[0].get("finish_reason"):
+            return None
+        index = index_of(choices[0])
+        if not self.open.get(index):
+            return None
+        if isinstance(choices[0].get("text"), str):
+            return index, choices[0]["text"]
+        texts = list(texts_of(choices[0].get("delta"), (index,)))
+        return texts[0] if len(texts) == 1 else None
+
     def closing(self, usage: Usage | None) -> bytes:
         """A chunk with `finish_reason: length` for every choice that is open, usage, `[DONE]`."""
-        kind = "text_completion" if self.plain_text else "chat.completion.chunk"
+        kind = "text_completion" if self.is_completion else "chat.completion.chunk"
         head = {"id": "chatcmpl-cut", "object": kind, "created": 0, "model": "", **self.head}
-        empty: Members = {"text": "", "logprobs": None} if self.plain_text else {"delta": {}}
+        empty: Members = {"text": "", "logprobs": None} if self.is_completion else {"delta": {}}
         chunks: list[Members] = [
             {**head, "choices": [{"index": index, **empty, "finish_reason": "length"}]}
             for index, still_open in sorted((self.open or {0: True}).items())
@@ -260,7 +227,7 @@ class TextTally(ChatTally):
 
     def __init__(self, counter: TextCounter) -> None:
         super().__init__(counter)
-        self.plain_text = True
+        self.is_completion = True
 
 
 _MARKERS = (b'_tokens"', b"[DONE]", b'"error"')

@@ -15,6 +15,8 @@ from gateway.core.metering import TextCounter
 
 # Long enough that a cut inside a word is rare, short enough that counting the rest again costs a few microseconds.
 BLOCK_CHARACTERS = 256
+# Text waits in one string up to this length, because it may never have to be counted.
+MOST_UNCOUNTED_CHARACTERS = 4096
 # Greedy: finds the last letter that is followed by a space or mark. Apostrophes join ("don't"), so they are not among them.
 _LAST_WORD_END = re.compile(r"(?s).*[^\W\d_](?=[ ,.;:!?()，。；：！？、])")
 
@@ -31,24 +33,35 @@ class VisibleText:
 
     def add(self, channel: Hashable, text: str) -> None:
         """More text of a channel."""
-        rest = self._channels.get(channel)
-        rest = text if rest is None else rest + text
-        while len(rest) > BLOCK_CHARACTERS:
-            match = _LAST_WORD_END.match(rest, 0, BLOCK_CHARACTERS)
-            # `match` sees no character beyond the block, so a word that ends exactly there is found in the next one.
-            end = match.end() if match is not None else BLOCK_CHARACTERS
-            self._counted += self._counter(rest[:end])
-            rest = rest[end:]
-        self._channels[channel] = rest
+        rest = self._channels.get(channel, "") + text
+        self._channels[channel] = self._count_blocks(rest) if len(rest) > MOST_UNCOUNTED_CHARACTERS else rest
+
+    def _count_blocks(self, rest: str) -> str:
+        """Count whole blocks; gives what is left."""
+        start, size = 0, len(rest)
+        while size - start > BLOCK_CHARACTERS:
+            # The search ends with the block, so that what follows in a later piece cannot change where it is cut.
+            match = _LAST_WORD_END.match(rest, start, start + BLOCK_CHARACTERS)
+            end = match.end() if match is not None else start + BLOCK_CHARACTERS
+            self._counted += self._counter(rest[start:end])
+            start = end
+        return rest[start:]
+
+    def has(self, channel: Hashable) -> bool:
+        """Whether the channel has begun and not ended."""
+        return channel in self._channels
 
     def end(self, channel: Hashable) -> None:
         """The channel is complete: its rest is counted and forgotten."""
-        rest = self._channels.pop(channel, "")
+        rest = self._count_blocks(self._channels.pop(channel, ""))
         if rest:
             self._counted += self._counter(rest)
 
     def count(self) -> int:
         """Tokens of all text so far."""
+        for channel, rest in self._channels.items():
+            if len(rest) > BLOCK_CHARACTERS:
+                self._channels[channel] = self._count_blocks(rest)
         counter = self._counter
         return self._counted + sum(counter(rest) for rest in self._channels.values() if rest)
 
