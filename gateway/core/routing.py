@@ -165,15 +165,16 @@ class RouteTable:
 
 
 def default_routes(upstreams: Iterable[Upstream]) -> list[Route]:
-    """The routes out of the box: per dialect the first upstream that speaks it."""
+    """The routes out of the box. Upstreams of one dialect share its paths, in the order of the configuration: a model goes
+    to the first whose prices know it."""
+    upstreams = tuple(upstreams)
     first: dict[Dialect, Upstream] = {}
     for upstream in upstreams:
         first.setdefault(upstream.dialect, upstream)
     routes = [
-        Route(path, ("POST",), first[dialect], operation, dialect)
-        for dialect, posts in _DEFAULT_POSTS.items()
-        if dialect in first
-        for path, operation in posts
+        Route(path, ("POST",), upstream, operation, upstream.dialect)
+        for upstream in upstreams
+        for path, operation in _DEFAULT_POSTS.get(upstream.dialect, ())
     ]
     if Dialect.OPENAI in first:
         routes.append(Route("/v1/realtime", ("GET",), first[Dialect.OPENAI], Operation.REALTIME, Dialect.OPENAI))
@@ -185,8 +186,9 @@ def default_routes(upstreams: Iterable[Upstream]) -> list[Route]:
         gemini = first[Dialect.GEMINI]
         for path in ("/v1beta/models", "/v1beta/models/*"):
             routes.append(Route(path, ("GET",), gemini, Operation.LISTING, Dialect.GEMINI))
-        for path in ("/v1/models/*", "/v1beta/models/*"):
-            routes.append(Route(path, ("POST",), gemini, Operation.GENERATE, Dialect.GEMINI))
+        for upstream in (each for each in upstreams if each.dialect is Dialect.GEMINI):
+            for path in ("/v1/models/*", "/v1beta/models/*"):
+                routes.append(Route(path, ("POST",), upstream, Operation.GENERATE, Dialect.GEMINI))
     return routes
 
 

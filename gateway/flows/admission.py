@@ -98,13 +98,19 @@ class Admission:
         facts = self._read(call, match)
         if match.operation in FREE_OPERATIONS:
             return Admitted(match, facts, None, match.provider)
-        narrowed = match.for_model(facts.model) if match.others or match.route.models else match
-        if narrowed is None:
-            raise NotFound(f"the model {facts.model!r} is not served here", code="unknown_model", param="model")
-        card = self._card(narrowed, facts)
-        if facts.shows_all and steps(card, facts):
-            facts = replace(facts, shows_all=False)
-        return Admitted(narrowed, facts, card, narrowed.provider)
+        unknown = NotFound(f"the model {facts.model!r} is not served here", code="unknown_model", param="model")
+        for each in (match, *match.others):
+            if not each.route.takes(facts.model):
+                continue
+            try:
+                card = self._card(each, facts)
+            except NotFound as error:
+                unknown = error  # another upstream of the same path may have a price for it
+                continue
+            if facts.shows_all and steps(card, facts):
+                facts = replace(facts, shows_all=False)
+            return Admitted(each, facts, card, each.provider)
+        raise unknown
 
     def _read(self, call: Call, match: Match) -> RequestFacts:
         limits = self.policies.request_limits

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 import uvicorn
+import uvloop
 
 from gateway.simulators.lightning import LightningNetwork, SimulatedNode
 from gateway.simulators.upstream import upstream_app
@@ -60,9 +61,7 @@ def _server(app: object) -> uvicorn.Server:
         host="127.0.0.1", port=0, log_level="critical", access_log=False, lifespan="off", server_header=False,
         timeout_graceful_shutdown=1,
     )  # fmt: skip
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    return server
+    return uvicorn.Server(config)
 
 
 async def _url(server: uvicorn.Server) -> str:
@@ -87,7 +86,8 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--ready-file", type=Path, required=True)
     args = parser.parse_args()
-    asyncio.run(run_parts(args.data_dir, args.ready_file))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run_parts(args.data_dir, args.ready_file))
 
 
 if __name__ == "__main__":
