@@ -42,11 +42,12 @@ _REMEMBERED_HOLDS_MAX = 65_536
 
 
 class RedisLedger(RedisBooks):
-    """Implements `ports.Ledger`. `memory_is_short`: set by whoever watches the server's memory; `place` refuses then."""
+    """Implements `ports.Ledger`. `memory_is_short`, `is_frozen`: set by whoever watches for it; `place` refuses then."""
 
     def __init__(self, link: Link, *, worker: str, terms: LedgerTerms = DEFAULT_TERMS) -> None:
         super().__init__(link)
         self.memory_is_short = False
+        self.is_frozen = False
         self._worker = worker
         self._known: dict[str, tuple[str, list[str]]] = {}  # hold id -> account, keys of its scopes
         self._retention = str(terms.retention_ms)
@@ -55,10 +56,16 @@ class RedisLedger(RedisBooks):
         self._checkpoint, self._post, self._void = load("checkpoint"), load("post"), load("void")
         self._expire, self._credit, self._debit = load("expire"), load("credit"), load("debit")
 
+    async def look_at_memory(self) -> None:
+        """Find out whether memory is short. Called from time to time: a sweep of a few seconds is often enough."""
+        self.memory_is_short = await self.memory_is_short_now()
+
     async def place(self, hold: PlaceHold) -> Placed | Refused:
         """Reserve the most there is between floor and ceiling on the account and all scopes, or say what refuses."""
         if self.memory_is_short:
             return Refused(Refusal.MEMORY)
+        if self.is_frozen:
+            return Refused(Refusal.FROZEN)
         hold_id, of_tag = hold.hold_id, _tag_of(hold.hold_id, hold.account)
         check_hold(hold)
         first = min(hold.ceiling, max(hold.floor, hold.first))
