@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -75,7 +76,7 @@ def milliseconds(owner: Members, name: str) -> int | None:
     value = owner.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_MS / 1000:
         return None
-    return -int(-Decimal(str(value)) * 1000 // 1)
+    return ceil(Decimal(str(value)) * 1000)
 
 
 def picousd(owner: Members, name: str) -> int | None:
@@ -83,7 +84,7 @@ def picousd(owner: Members, name: str) -> int | None:
     value = owner.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_COST_PICOUSD / 1e12:
         return None
-    return -int(-Decimal(str(value)) * 10**12 // 1)
+    return ceil(Decimal(str(value)) * 10**12)
 
 
 def calls(owner: Members, *, suffix: str) -> tuple[tuple[str, int], ...]:
