@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.adapters.redis.connection import RedisReplyError
 from gateway.adapters.redis.ledger import LedgerTerms, RedisLedger
 from gateway.adapters.redis.link import RedisLink
 from gateway.core.accounts import Budget, CounterState
@@ -377,14 +378,11 @@ async def test_a_lease_lives_as_long_as_it_is_renewed(ledger: RedisLedger) -> No
     assert not await ledger.has_lease("w1")
 
 
-async def test_short_memory_a_frozen_account_and_bad_figures_place_nothing(ledger: RedisLedger) -> None:
+async def test_a_frozen_account_and_bad_figures_place_nothing(ledger: RedisLedger) -> None:
     await fund(ledger, 1_000)
     await ledger.freeze(AGENT)
     assert await ledger.place(hold()) == Refused(Refusal.FROZEN, 1_000, 0)
     await ledger.unfreeze(AGENT)
-    ledger.memory_is_short = True
-    assert await ledger.place(hold()) == Refused(Refusal.MEMORY)
-    ledger.memory_is_short = False
     for param, bad in (
         ("ceiling", hold(ceiling=10**15)),
         ("floor", hold(floor=101)),
@@ -404,6 +402,28 @@ async def test_short_memory_a_frozen_account_and_bad_figures_place_nothing(ledge
         await ledger.void("ho_7e1", account=AGENT)
     with pytest.raises(ValueError, match="no id of ours"):
         await ledger.balance("someone")
+
+
+async def test_when_memory_is_short_nothing_is_placed_and_what_runs_is_ended(ledger: RedisLedger, link: RedisLink) -> None:
+    await fund(ledger, 1_000)
+    await ledger.place(hold())
+    await ledger.look_at_memory()
+    assert not ledger.memory_is_short
+    try:
+        await link.command("CONFIG", "SET", "maxmemory", "1mb", key="{p7f}")
+        await ledger.look_at_memory()
+        assert await ledger.place(hold("2")) == Refused(Refusal.MEMORY)
+        ledger.memory_is_short = False
+        with pytest.raises(RedisReplyError, match="OOM"):
+            await ledger.place(hold("2"))
+        assert await ledger.extend_to("ho_7f1", 100) == Extended(100, 900)
+        assert await ledger.checkpoint("ho_7f1", 10) == Renewed(10)
+        assert await ledger.post("ho_7f1", 10, account=AGENT) == Posted("posted", 10, 0, 990)
+        await fund(ledger, 5, "pay2")
+    finally:
+        await link.command("CONFIG", "SET", "maxmemory", "0", key="{p7f}")
+    await ledger.look_at_memory()
+    assert await ledger.place(hold("2")) == Placed("ho_7f2", 100, 895)
 
 
 async def test_a_debit_costs_the_same_with_many_accounts_in_the_store(ledger: RedisLedger, link: RedisLink) -> None:

@@ -17,6 +17,8 @@ from gateway.core.journal import JournalEntry, Totals, parse_entry
 
 # Holds and accounts are read in batches of this many: one reply stays small against what else the server has to do.
 _BATCH = 256
+# From this share of the memory limit on no hold is placed: what is left is for ending those that run (LEDGER.md).
+_MEMORY_SHORT_PERCENT = 85
 # Entries that one trim sums: about 1 ms of the server's time.
 _TRIM_MOST = 1_000
 
@@ -26,6 +28,7 @@ class Link(Protocol):
 
     async def command(self, *args: bytes | str | int, key: str) -> Any: ...
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any: ...
+    async def each_server(self, *args: bytes | str | int) -> dict[str, Any]: ...
 
 
 class RedisBooks:
@@ -134,6 +137,15 @@ class RedisBooks:
     async def unfreeze(self, account: str) -> None:
         key = keys.account_key(account)
         await self._link.command("HDEL", key, "frozen", key=key)
+
+    async def memory_is_short_now(self) -> bool:
+        """Whether any server has passed 85 % of its memory limit; never where it has no limit."""
+        for answer in (await self._link.each_server("INFO", "memory")).values():
+            lines = (line.partition(b":") for line in answer.split(b"\r\n"))
+            figures = {name: int(value) for name, _, value in lines if name in (b"used_memory", b"maxmemory")}
+            if 0 < figures[b"maxmemory"] * _MEMORY_SHORT_PERCENT <= figures[b"used_memory"] * 100:
+                return True
+        return False
 
     async def renew_lease(self, worker: str, lease_ms: int) -> None:
         """Say that this worker lives. The leases lie in one slot, apart from all money."""
