@@ -23,6 +23,7 @@ class FeedServer:
     asked: int = 0
     port: int = 0
     _server: asyncio.Server | None = field(default=None, repr=False)
+    _serving: set[asyncio.Task[None]] = field(default_factory=set, repr=False)
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -31,11 +32,19 @@ class FeedServer:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
+            for task in self._serving:
+                task.cancel()
+            await asyncio.gather(*self._serving, return_exceptions=True)
             await self._server.wait_closed()
             self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        task = asyncio.create_task(self._answer(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
             await reader.readuntil(b"\r\n\r\n")
             self.asked += 1
             await asyncio.sleep(self.delay_s)
@@ -43,8 +52,12 @@ class FeedServer:
             head = f"HTTP/1.1 {self.status} X\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
             writer.write(head.encode() + body)
             await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return
+        finally:
             writer.close()
-            await writer.wait_closed()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     def feed(self, path: str = "data.amount") -> Feed:
         return Feed(f"http://127.0.0.1:{self.port}/btc", path)
