@@ -7,6 +7,8 @@
 
 local keep = ARGV[6]
 if not string.find(keep, '^[1-9]%d*$') or #keep > 15 then error({err = 'ERR farebox: not a positive integer: keep'}) end
+local states = {intended = true, held = true, paid = true, failed = true, refused = true}
+if not states[ARGV[3]] then error({err = 'ERR farebox: not a state of a refund'}) end
 local before = redis.call('HMGET', KEYS[1], 'state', 'body', 'written_at_ms', 'run')
 redis.call('ZSCORE', KEYS[2], ARGV[1])
 redis.call('ZSCORE', KEYS[3], ARGV[1])
