@@ -19,6 +19,8 @@ DEFAULT_MAX_SATS = 1_000
 # Longer than any model thinks before its first word.
 TIMEOUT_S = 600.0
 _CLIENT_ERROR = 400
+# One run pays at most once, so the cap of the call is the only one that is needed.
+_NO_CAP_SATS = 2**40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         headers, body = _headers(args.header), _body(args.data)
         payer = Payer(
             wallet,
-            caps=Caps(args.max_sats, args.max_sats, args.max_sats),
+            caps=Caps(args.max_sats, _NO_CAP_SATS, _NO_CAP_SATS),
             deposit_sats=args.deposit,
             purse_file=args.purse,
             allow_plain_http=args.allow_plain_http,

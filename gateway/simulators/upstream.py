@@ -135,7 +135,7 @@ def _worked_out(scope: Scope, body: bytes, digest: bytes, heard: Heard) -> tuple
             query=scope["query_string"].decode("latin-1"),
             content_type=heard.content_type,
             body=body,
-            payload=_payload(body, heard.content_type),
+            payload={} if route.dialect == "raw" else _payload(body, heard.content_type),
             wish=wish,
             seed=sha256(digest + path.encode()).digest(),
         )
