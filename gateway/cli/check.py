@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gateway.config import Config, LndConfig, load_config
 from gateway.config_reader import ConfigError
@@ -22,6 +23,12 @@ from gateway.policies import Policies
 from gateway.policy_files import load_policies
 from gateway.routes import route_table
 
+# Where the default provider of a dialect is at home. Another host may have other prices for the same names.
+_HOMES = {
+    Dialect.OPENAI: "api.openai.com",
+    Dialect.ANTHROPIC: "api.anthropic.com",
+    Dialect.GEMINI: "generativelanguage.googleapis.com",
+}
 OFFERED_MOST = 2_000  # lines of prices; more would say nothing
 
 
@@ -60,6 +67,9 @@ def doubts_of(config: Config, table: RouteTable, policies: Policies, now_s: floa
         yield "upstreams: there is none, so nothing can be served"
     for name, upstream in table.upstreams.items():
         yield from _upstream_doubts(name, upstream, table, policies, now_s)
+        home, given = _HOMES.get(upstream.dialect), config.upstreams[name]
+        if home is not None and given.provider is None and urlsplit(given.base_url).hostname != home:
+            yield f"upstreams.{name}.provider: missing; it is not {home}, so say whose prices apply"
     for index, route in enumerate(table.routes[: len(config.routes)]):
         if isinstance(route.price, str) and policies.price_book.rule(route.price) is None:
             known = ", ".join(policies.price_book.rules) or "none"

@@ -52,7 +52,7 @@ GEMINI_VERBS: Mapping[str, Operation] = MappingProxyType(
 )
 _GEMINI = re.compile(r"/models/([^/:]+(?:/[^/:]+)*)(?::|%3[Aa])([A-Za-z]+)$")
 # Lists of models, and one model of it: its name may have slashes.
-_LISTING = re.compile(r"/models(?:/[^/:]+(?:/[^/:]+){0,3})?$")
+_LISTING = re.compile(r"/models(?:/[^/]+){0,4}$")
 _OLLAMA_LISTING = re.compile(r"/api/(?:tags|ps|version)$")
 # What could make an upstream read another path than the one we judged: dot segments, empty segments, encoded separators of
 # a request line. An encoded slash stays allowed: names of models have them.
@@ -103,6 +103,9 @@ def gemini_call(path: str) -> Asked | None:
 def _listed(path: str, dialect: Dialect) -> Asked | None:
     if path.endswith("/realtime"):
         return Asked(Operation.REALTIME, Dialect.OPENAI, None) if dialect is Dialect.OPENAI else None
+    # In Gemini's paths a colon is followed by a verb, in others it is a part of a model's name.
+    if ":" in path and dialect is Dialect.GEMINI:
+        return None
     if _LISTING.search(path) or (dialect is Dialect.OLLAMA and _OLLAMA_LISTING.search(path)):
         return Asked(Operation.LISTING, dialect, None)
     return None

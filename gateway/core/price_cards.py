@@ -98,11 +98,11 @@ class PriceCard:
 
 
 def prices_at(bands: tuple[Band, ...], input_tokens: int) -> TokenPrices:
-    """The prices of a request with so much input."""
-    for band in reversed(bands):
-        if input_tokens > band.above_input_tokens:
-            return band.prices
-    return bands[0].prices
+    """The prices of a request with so much input. The first band starts at -1, so the search always ends."""
+    index = len(bands) - 1
+    while input_tokens <= bands[index].above_input_tokens:
+        index -= 1
+    return bands[index].prices
 
 
 def flat_card(picousd_per_call: int, *, name: str) -> PriceCard:

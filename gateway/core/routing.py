@@ -42,6 +42,9 @@ _DEFAULT_POSTS: Mapping[Dialect, tuple[tuple[str, Operation], ...]] = MappingPro
         ),
     }
 )
+# Paths come from strangers: what is remembered of them is bounded, and simply forgotten when full.
+REMEMBERED_MOST = 1_024
+PATH_MOST_CHARACTERS = 2_048
 _LISTING_DIALECTS = (Dialect.OPENAI, Dialect.ANTHROPIC, Dialect.GEMINI)
 
 
@@ -112,13 +115,14 @@ class MethodMismatch:
 
 
 class RouteTable:
-    """The compiled table. Immutable."""
+    """The compiled table. Immutable but for what it remembers of paths that patterns had to tell."""
 
     def __init__(self, routes: Iterable[Route], upstreams: Iterable[Upstream]) -> None:
         self.routes = tuple(routes)
         self.upstreams = {each.name: each for each in upstreams}
         self._patterns = [(route, _pattern(route.path)) for route in self.routes]
         self._unlike = [(route, pattern) for route, pattern in self._patterns if _has_pattern(route.path)]
+        self._remembered: dict[tuple[str, str], Match] = {}
         self._literal = {
             path: self._compiled(path) for path in {r.path for r in self.routes if not _has_pattern(r.path)}
         }
@@ -128,10 +132,19 @@ class RouteTable:
         literal = self._literal.get(path)
         if literal is not None:
             return literal.get(method) or MethodMismatch(tuple(sorted(literal)))
-        if not is_safe(path):
+        known = self._remembered.get((method, path))
+        if known is not None:
+            return known
+        if len(path) > PATH_MOST_CHARACTERS or not is_safe(path):
             return None
         found = self._by_pattern(method, path)
-        return self._addressed(method, path) if found is None else found
+        if found is None:
+            found = self._addressed(method, path)
+        if isinstance(found, Match):
+            if len(self._remembered) >= REMEMBERED_MOST:
+                self._remembered.clear()
+            self._remembered[method, path] = found
+        return found
 
     def _compiled(self, path: str) -> dict[str, Match]:
         """All methods of a literal path, each with its routes in order."""

@@ -19,8 +19,9 @@ from gateway.adapters.genai_book import default_book
 from gateway.core.facts import RequestFacts
 from gateway.core.money import Rate, Unit, amount_of
 from gateway.core.price_cards import PriceCard
-from gateway.core.price_entries import Daily, From, holds, next_change_s, picousd_up, ppm_up
+from gateway.core.price_entries import Always, Daily, From, holds, next_change_s, picousd_up, ppm_up
 from gateway.core.prices import (
+    UNBOUNDED_TOKENS,
     PriceBook,
     bills,
     bound_picousd,
@@ -138,6 +139,7 @@ def test_conditions_hold_and_change_at_their_instants() -> None:
     assert next_change_s([over_midnight], 3 * 3_600) == 79_200
     assert next_change_s([From(10), From(20)], 10) == 20
     assert next_change_s([From(10)], 10) is None
+    assert next_change_s([Always()], 10) is None and holds(Always(), 0)
 
 
 def test_prices_and_margins_are_rounded_up_and_never_negative() -> None:
@@ -268,7 +270,8 @@ def test_the_output_that_an_amount_buys_is_the_greatest_whose_bound_is_within_it
     bought = output_tokens_bought(card, facts, picousd)
     if bought >= 0:
         assert bound_picousd(card, facts, bought) <= picousd
-    if bound_picousd(card, facts, 1) > bound_picousd(card, facts, 0):
+    assert bought <= UNBOUNDED_TOKENS
+    if bought < UNBOUNDED_TOKENS:
         assert bound_picousd(card, facts, bought + 1) > picousd
 
 

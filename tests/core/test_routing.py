@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import timeit
 from typing import Any
 
@@ -137,6 +138,28 @@ def test_the_list_of_models_answers_in_the_dialect_of_the_caller() -> None:
     assert found(table(), "GET", "/openrouter/api/v1/models/meta/llama-3").operation is Operation.LISTING
 
 
+def test_names_of_models_in_listings_may_have_colons() -> None:
+    assert found(table(), "GET", "/openai/v1/models/ft:gpt-4o:acme::1").operation is Operation.LISTING
+    assert table().match("GET", "/gemini/v1beta/models/g:generateContent") == MethodMismatch(("POST",))
+    assert table().match("GET", "/anthropic/v1/realtime") is None
+    assert found(table(), "GET", "/ollama/api/tags").operation is Operation.LISTING
+
+
+def test_a_match_knows_whose_prices_apply() -> None:
+    assert found(table(), "POST", "/groq/openai/v1/chat/completions").provider == "groq"
+    assert found(table(), "POST", "/v1/messages").provider == "anthropic"
+    assert found(table(), "POST", "/api/chat").provider is None
+
+
+def test_paths_of_strangers_are_not_remembered_without_end() -> None:
+    routes = table()
+    for number in range(3_000):
+        found(routes, "POST", f"/v1beta/models/m{number}:generateContent")
+    assert len(routes._remembered) <= 1_024
+    assert routes.match("POST", f"/x/{'a/' * 2_000}chat/completions") is None
+    assert found(routes, "POST", "/x/a/chat/completions") is found(routes, "POST", "/x/a/chat/completions")
+
+
 def test_realtime_is_a_get_and_a_percent_encoded_colon_is_a_colon() -> None:
     assert found(table(), "GET", "/v1/realtime").operation is Operation.REALTIME
     match = found(table(), "POST", "/v1/models/gemini-2.5-flash%3AgenerateContent")
@@ -213,4 +236,5 @@ def test_two_routes_of_one_path_must_ask_for_the_same() -> None:
 def test_a_literal_path_is_found_in_two_microseconds() -> None:
     routes = table()
     best = min(timeit.repeat(lambda: routes.match("POST", "/v1/chat/completions"), number=10_000, repeat=5))
-    assert best / 10_000 < 2e-6
+    slowed_by_tracing = 10 if sys.gettrace() is not None else 1
+    assert best / 10_000 < 2e-6 * slowed_by_tracing

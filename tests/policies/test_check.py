@@ -47,6 +47,8 @@ DOUBTS = [
     ("{}", "upstreams: there is none, so nothing can be served"),
     ("upstreams: {o: {dialect: ollama, base_url: 'http://h'}}",
      "upstreams.o.provider: missing, so no model of it has a price and all are refused"),
+    ("upstreams: {o: {dialect: openai, base_url: 'https://api.groq.com/openai'}}",
+     "upstreams.o.provider: missing; it is not api.openai.com, so say whose prices apply"),
     ("upstreams: {o: {dialect: openai, base_url: 'http://h', provider: acme}}",
      "upstreams.o.provider: 'acme' has no prices; providers are "),
     ("upstreams: {r: {dialect: raw, base_url: 'http://h'}}",
