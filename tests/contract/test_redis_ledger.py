@@ -1,4 +1,4 @@
-"""The ledger's steps on a real server, one behaviour a test."""
+"""The ledger's steps on holds, on a real server, one behaviour a test."""
 
 from __future__ import annotations
 
@@ -6,34 +6,24 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from ledgers import AGENT, FAR_MS, PARTITION, RATE, check_books, fund, hold
 
-from gateway.adapters.redis.connection import RedisReplyError
 from gateway.adapters.redis.ledger import LedgerTerms, RedisLedger
 from gateway.adapters.redis.link import RedisLink
 from gateway.core.accounts import Budget, CounterState
 from gateway.core.errors import InvalidRequest
 from gateway.core.holds import (
-    Credited,
-    Debited,
     Extended,
     LimitHit,
     Measure,
     Placed,
-    PlaceHold,
     Posted,
     Refusal,
     Refused,
     Renewed,
     ScopeClaim,
 )
-from gateway.core.journal import Totals, summed
-from gateway.core.money import NO_RATE, Rate, Unit
-
-AGENT = "tok_7f0000000000000001"
-PERSON = "acct_7f0000000000000002"
-RATE = Rate(60_000_000_000)
-PARTITION = 0x7F
-FAR_MS = 4_102_444_800_000
+from gateway.core.money import Rate
 
 
 @pytest.fixture
@@ -46,36 +36,6 @@ async def link(valkey_url: str) -> AsyncIterator[RedisLink]:
 @pytest.fixture
 def ledger(link: RedisLink) -> RedisLedger:
     return RedisLedger(link, worker="w1", terms=LedgerTerms(most_shortfalls=3))
-
-
-async def fund(ledger: RedisLedger, amount: int, credit_id: str = "pay1") -> None:
-    answer = await ledger.credit(credit_id, AGENT, amount, unit=Unit.MSAT, rate=RATE, source="lightning")
-    assert isinstance(answer, Credited)
-
-
-def hold(name: str = "1", *, account: str = AGENT, amount: int = 100, **fields: object) -> PlaceHold:
-    rate = RATE if account == AGENT else NO_RATE
-    base: dict[str, object] = {"floor": amount, "first": amount, "ceiling": amount, "rate": rate}
-    return PlaceHold(hold_id=f"ho_7f{name}", account=account, **{**base, **fields})  # type: ignore[arg-type]
-
-
-async def check_books(ledger: RedisLedger, partition: int = PARTITION) -> None:
-    """The invariants that reconcile checks."""
-    accounts = await ledger.accounts(partition)
-    holds = await ledger.open_holds(partition)
-    total = Totals()
-    for account in accounts:
-        own = Totals(account.available, account.held, account.credited, account.posted, account.debt)
-        assert own.balanced and account.available >= 0
-        assert account.held == sum(each.amount for each in holds if each.account == account.account)
-        if account.pockets:
-            assert account.available == sum(amount for _, amount in account.pockets)
-        total += own
-    through, opening = await ledger.opening(partition)
-    entries = await ledger.journal(partition, 0, 10_000)
-    numbers = [entry.number for entry in entries]
-    assert numbers == list(range(through + 1, through + 1 + len(entries)))
-    assert opening + summed(entries, after=through) == total
 
 
 async def test_a_hold_takes_from_what_is_available_and_a_post_settles_it(ledger: RedisLedger) -> None:
@@ -287,97 +247,6 @@ async def test_a_post_on_an_unknown_hold_is_taken_once(ledger: RedisLedger) -> N
     await check_books(ledger)
 
 
-async def test_a_credit_is_applied_once_per_id_and_the_latest_sets_the_rate(ledger: RedisLedger) -> None:
-    kind = {"unit": Unit.MSAT, "source": "lightning"}
-    assert await ledger.credit("p1", AGENT, 10, rate=RATE, **kind) == Credited("applied", 10)  # type: ignore[arg-type]
-    assert await ledger.credit("p1", AGENT, 10, rate=RATE, **kind) == Credited("replayed", 10)  # type: ignore[arg-type]
-    foreign = Refused(Refusal.FOREIGN, 10, 0)
-    assert await ledger.credit("p1", AGENT, 11, rate=RATE, **kind) == foreign  # type: ignore[arg-type]
-    assert await ledger.credit("p2", AGENT, 10, rate=Rate(5), **kind) == Credited("applied", 20)  # type: ignore[arg-type]
-    balance = await ledger.balance(AGENT)
-    assert balance is not None and balance.rate == Rate(5) and balance.account_class == "agent"
-    much = await ledger.credit("p3", AGENT, 10**15 - 1, rate=RATE, **kind)  # type: ignore[arg-type]
-    assert much == Credited("applied", 10**15 + 19)
-
-
-async def test_available_never_leaves_the_exact_range(ledger: RedisLedger) -> None:
-    for number in range(9):
-        await fund(ledger, 10**15 - 1, f"p{number}")
-    answer = await ledger.credit("p9", AGENT, 10, unit=Unit.MSAT, rate=RATE, source="lightning")
-    assert answer == Refused(Refusal.TOO_GREAT, 9 * 10**15 - 9, 0)
-    assert await ledger.place(hold(amount=123)) == Placed("ho_7f1", 123, 9 * 10**15 - 132)
-    balance = await ledger.balance(AGENT)
-    assert balance is not None and balance.available == 9 * 10**15 - 132
-    await check_books(ledger)
-
-
-async def test_a_chargeback_leaves_a_debt_that_refuses_until_paid(ledger: RedisLedger) -> None:
-    await fund(ledger, 100)
-    await ledger.place(hold(amount=60))
-    assert await ledger.debit("d1", AGENT, 100, cause="chargeback") == Debited(40, 60, 0)
-    assert await ledger.debit("d1", AGENT, 100, cause="chargeback") == Debited(40, 60, 0, replayed=True)
-    assert await ledger.place(hold("2", amount=0)) == Refused(Refusal.DEBT, 0, 60)
-    assert await ledger.post("ho_7f1", 50, account=AGENT) == Posted("posted", 50, 0, 10)
-    gift = await ledger.credit("g1", AGENT, 30, unit=Unit.MSAT, rate=RATE, source="gift", cause="promotion")
-    assert gift == Credited("applied", 40)
-    paid = await ledger.credit("p2", AGENT, 70, unit=Unit.MSAT, rate=RATE, source="lightning")
-    assert paid == Credited("applied", 50, debt_paid=60)
-    house = await ledger.balance("house-msat_7f")
-    assert house is not None and (house.credited, house.posted, house.account_class) == (30, 30, "house")
-    await check_books(ledger)
-
-
-async def test_a_persons_pockets_are_drawn_in_order_and_sum_to_the_posting(ledger: RedisLedger) -> None:
-    for pocket, amount, cause in (("prepaid", 50, "payment"), ("allowance", 30, "allowance"), ("postpaid", 99, "credit_limit")):
-        credited = await ledger.credit(
-            pocket, PERSON, amount, unit=Unit.NANOUSD, rate=NO_RATE, source="stripe", cause=cause, pocket=pocket
-        )
-        assert isinstance(credited, Credited)
-    assert await ledger.place(hold(account=PERSON, amount=100)) == Placed("ho_7f1", 100, 79)
-    record = await ledger.hold("ho_7f1")
-    assert record is not None and record.pockets == (("allowance", 30), ("prepaid", 50), ("postpaid", 20))
-    answer = await ledger.post("ho_7f1", 45, account=PERSON)
-    assert answer == Posted("posted", 45, 0, 134, (("allowance", 30), ("prepaid", 15), ("postpaid", 0)))
-    balance = await ledger.balance(PERSON)
-    assert balance is not None and balance.pockets == (("allowance", 0), ("prepaid", 35), ("postpaid", 99))
-    assert await ledger.debit("d1", PERSON, 40, cause="refund") == Debited(35, 5, 99)
-    await check_books(ledger)
-
-
-async def test_trimming_keeps_the_totals_and_does_not_feed_itself(ledger: RedisLedger) -> None:
-    await fund(ledger, 1_000)
-    await ledger.place(hold())
-    await ledger.post("ho_7f1", 40, account=AGENT)
-    assert await ledger.trim(PARTITION, 2) == 2
-    assert [(entry.number, entry.kind) for entry in await ledger.journal(PARTITION, 0)] == [(3, "posted"), (4, "opening")]
-    await check_books(ledger)
-    assert await ledger.trim(PARTITION, 4) == 4
-    assert await ledger.trim(PARTITION, 5) == 4
-    assert await ledger.opening(PARTITION) == (4, Totals(available=960, credited=1_000, posted=40))
-    await check_books(ledger)
-
-
-async def test_the_books_are_read_in_more_than_one_batch(ledger: RedisLedger) -> None:
-    await fund(ledger, 1_000_000)
-    await asyncio.gather(*(ledger.place(hold(f"{number:04x}")) for number in range(600)))
-    assert len(await ledger.open_holds(PARTITION)) == 600
-    await asyncio.gather(
-        *(
-            ledger.credit("p1", f"tok_7f{number:04x}", 5, unit=Unit.MSAT, rate=RATE, source="lightning")
-            for number in range(600)
-        )
-    )
-    assert len(await ledger.accounts(PARTITION)) == 601
-    await check_books(ledger)
-
-
-async def test_a_lease_lives_as_long_as_it_is_renewed(ledger: RedisLedger) -> None:
-    await ledger.renew_lease("w1", 60_000)
-    assert await ledger.has_lease("w1") and not await ledger.has_lease("w2")
-    await ledger.end_lease("w1")
-    assert not await ledger.has_lease("w1")
-
-
 async def test_a_frozen_account_and_bad_figures_place_nothing(ledger: RedisLedger) -> None:
     await fund(ledger, 1_000)
     await ledger.freeze(AGENT)
@@ -402,44 +271,3 @@ async def test_a_frozen_account_and_bad_figures_place_nothing(ledger: RedisLedge
         await ledger.void("ho_7e1", account=AGENT)
     with pytest.raises(ValueError, match="no id of ours"):
         await ledger.balance("someone")
-
-
-async def test_when_memory_is_short_nothing_is_placed_and_what_runs_is_ended(ledger: RedisLedger, link: RedisLink) -> None:
-    await fund(ledger, 1_000)
-    await ledger.place(hold())
-    await ledger.look_at_memory()
-    assert not ledger.memory_is_short
-    try:
-        await link.command("CONFIG", "SET", "maxmemory", "1mb", key="{p7f}")
-        await ledger.look_at_memory()
-        assert await ledger.place(hold("2")) == Refused(Refusal.MEMORY)
-        ledger.memory_is_short = False
-        with pytest.raises(RedisReplyError, match="OOM"):
-            await ledger.place(hold("2"))
-        assert await ledger.extend_to("ho_7f1", 100) == Extended(100, 900)
-        assert await ledger.checkpoint("ho_7f1", 10) == Renewed(10)
-        assert await ledger.post("ho_7f1", 10, account=AGENT) == Posted("posted", 10, 0, 990)
-        await fund(ledger, 5, "pay2")
-    finally:
-        await link.command("CONFIG", "SET", "maxmemory", "0", key="{p7f}")
-    await ledger.look_at_memory()
-    assert await ledger.place(hold("2")) == Placed("ho_7f2", 100, 895)
-
-
-async def test_a_debit_costs_the_same_with_many_accounts_in_the_store(ledger: RedisLedger, link: RedisLink) -> None:
-    """No step reads anything but its own keys: with 100,000 more it makes the same number of calls inside the server."""
-
-    async def calls_of_a_life(name: str) -> int:
-        await link.command("CONFIG", "RESETSTAT", key="{p7f}")
-        await ledger.place(hold(name))
-        await ledger.post(f"ho_7f{name}", 10, account=AGENT)
-        stats = (await link.command("INFO", "commandstats", key="{p7f}")).decode()
-        inside = [line for line in stats.splitlines() if line.startswith("cmdstat_") and "config" not in line]
-        return sum(int(line.split("calls=")[1].split(",")[0]) for line in inside)
-
-    await fund(ledger, 100_000)
-    await calls_of_a_life("1")
-    alone = await calls_of_a_life("2")
-    fill = "for i = 1, 100000 do redis.call('HSET', '{p7f}a:tok_7fx' .. i, 'unit', 'msat', 'available', '5') end"
-    await link.command("EVAL", fill, 0, key="{p7f}")
-    assert await calls_of_a_life("3") == alone

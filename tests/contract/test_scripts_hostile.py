@@ -72,10 +72,10 @@ def calls() -> dict[str, Call]:
         "extend_to": Call(load("extend_to"), RESIZE_KEYS, (HOLD, "40"), (1,), (0,), RESIZE_TYPES),
         "shrink_to": Call(load("shrink_to"), RESIZE_KEYS, (HOLD, "15"), (1,), (0,), RESIZE_TYPES),
         "checkpoint": Call(load("checkpoint"), OPEN_KEYS[1:3], (HOLD, "12"), (1,), (0,), ("string", "zset")),
-        "post": Call(load("post"), **ending, args=(HOLD, ACCOUNT, "35", "{}", "1000"), numbers=(2, 4), names=(0, 1)),
-        "post late": Call(load("post"), late, (LATE, ACCOUNT, "35", "{}", "1000"), (2, 4), (0, 1), OPEN_TYPES),
-        "void": Call(load("void"), **ending, args=(HOLD, ACCOUNT, "{}", "1000"), numbers=(3,), names=(0, 1)),
-        "expire": Call(load("expire"), **ending, args=(HOLD, "1000", "1"), numbers=(1, 2), names=(0,)),
+        "post": Call(load("post"), **ending, args=(HOLD, ACCOUNT, "35", "{}", "86400000"), numbers=(2, 4), names=(0, 1)),
+        "post late": Call(load("post"), late, (LATE, ACCOUNT, "35", "{}", "86400000"), (2, 4), (0, 1), OPEN_TYPES),
+        "void": Call(load("void"), **ending, args=(HOLD, ACCOUNT, "{}", "86400000"), numbers=(3,), names=(0, 1)),
+        "expire": Call(load("expire"), **ending, args=(HOLD, "86400000", "1"), numbers=(1, 2), names=(0,)),
         "credit": Call(load("credit"), CREDIT_KEYS, CREDIT_ARGS, (2, 4), (0, 1, 3, 5, 6, 7, 9), ("hash", "set", "stream")),
         "credit a person": Call(load("credit"), (key(f"a:{PERSON}"), *CREDIT_KEYS[1:]), PERSON_ARGS, (2, 4),
                                 (0, 1, 3, 5, 6, 7, 9), ("hash", "set", "stream")),
@@ -226,6 +226,12 @@ def test_keys_that_the_hold_did_not_record_are_told_and_nothing_changes(store: r
         reply = run(store, replace(CALLS[name], keys=CALLS[name].keys[:own]))
         assert reply == [b"keys", *(each.encode() for each in SCOPE_KEYS)]
     assert dump(store) == before
+
+
+def test_the_house_does_not_pay_itself(store: redis.Redis) -> None:
+    house = CALLS["credit from the house"]
+    must_change_nothing(store, replace(house, keys=(*house.keys[:3], house.keys[0])))
+    must_change_nothing(store, replace(house, keys=house.keys[:3]))
 
 
 def test_trim_refuses_a_number_that_the_journal_has_not_reached_and_a_gap(store: redis.Redis) -> None:

@@ -5,6 +5,7 @@ Why apart from the steps: nothing here moves money. Reconcile, the sweeper, the 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -17,8 +18,6 @@ from gateway.core.journal import JournalEntry, Totals, parse_entry
 
 # Holds and accounts are read in batches of this many: one reply stays small against what else the server has to do.
 _BATCH = 256
-# From this share of the memory limit on no hold is placed: what is left is for ending those that run (LEDGER.md).
-_MEMORY_SHORT_PERCENT = 85
 # Entries that one trim sums: about 1 ms of the server's time.
 _TRIM_MOST = 1_000
 
@@ -28,7 +27,6 @@ class Link(Protocol):
 
     async def command(self, *args: bytes | str | int, key: str) -> Any: ...
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any: ...
-    async def each_server(self, *args: bytes | str | int) -> dict[str, Any]: ...
 
 
 class RedisBooks:
@@ -75,11 +73,14 @@ class RedisBooks:
         found = []
         cursor: bytes = b"0"
         while True:
-            cursor, names = await self._link.command("SSCAN", key, cursor, "COUNT", _BATCH, key=key)
-            found += [name.decode() for name in names]
+            cursor, members = await self._link.command("SSCAN", key, cursor, "COUNT", _BATCH, key=key)
+            found += [name.decode() for name in members]
             if cursor == b"0":
                 break
-        balances = [await self.balance(account) for account in sorted(set(found))]
+        names = sorted(set(found))
+        balances: list[Balance | None] = []
+        for start in range(0, len(names), _BATCH):
+            balances += await asyncio.gather(*map(self.balance, names[start : start + _BATCH]))
         return [balance for balance in balances if balance is not None]
 
     async def journal(self, partition: int, after: int, most: int = 1_000) -> list[JournalEntry]:
@@ -138,24 +139,7 @@ class RedisBooks:
         key = keys.account_key(account)
         await self._link.command("HDEL", key, "frozen", key=key)
 
-    async def memory_is_short_now(self) -> bool:
-        """Whether any server has passed 85 % of its memory limit; never where it has no limit."""
-        for answer in (await self._link.each_server("INFO", "memory")).values():
-            lines = (line.partition(b":") for line in answer.split(b"\r\n"))
-            figures = {name: int(value) for name, _, value in lines if name in (b"used_memory", b"maxmemory")}
-            if 0 < figures[b"maxmemory"] * _MEMORY_SHORT_PERCENT <= figures[b"used_memory"] * 100:
-                return True
-        return False
-
-    async def renew_lease(self, worker: str, lease_ms: int) -> None:
-        """Say that this worker lives. The leases lie in one slot, apart from all money."""
-        key = f"{{leases}}{worker}"
-        await self._link.command("SET", key, "1", "PX", lease_ms, key=key)
-
     async def has_lease(self, worker: str) -> bool:
+        """Whether this worker has shown within its lease that it lives (`leases.WorkerLease`)."""
         key = f"{{leases}}{worker}"
         return bool(await self._link.command("EXISTS", key, key=key))
-
-    async def end_lease(self, worker: str) -> None:
-        key = f"{{leases}}{worker}"
-        await self._link.command("DEL", key, key=key)

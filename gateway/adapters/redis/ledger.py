@@ -56,10 +56,6 @@ class RedisLedger(RedisBooks):
         self._checkpoint, self._post, self._void = load("checkpoint"), load("post"), load("void")
         self._expire, self._credit, self._debit = load("expire"), load("credit"), load("debit")
 
-    async def look_at_memory(self) -> None:
-        """Find out whether memory is short. Called from time to time: a sweep of a few seconds is often enough."""
-        self.memory_is_short = await self.memory_is_short_now()
-
     async def place(self, hold: PlaceHold) -> Placed | Refused:
         """Reserve the most there is between floor and ceiling on the account and all scopes, or say what refuses."""
         if self.memory_is_short:

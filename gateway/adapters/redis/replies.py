@@ -47,10 +47,6 @@ class StoredHold(msgspec.Struct, array_like=True, frozen=True):
     outcome: str
     cost: int
 
-    def scope_keys(self) -> list[str]:
-        """The keys that a step on this hold takes, in their order."""
-        return [key for counter, budget, *_ in self.scopes for key in (counter, budget) if key]
-
 
 _decode_hold = msgspec.msgpack.Decoder(StoredHold).decode
 

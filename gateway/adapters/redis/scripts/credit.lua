@@ -16,7 +16,7 @@ local pocket, class, house_id = ARGV[9], name_of(ARGV[10], 'class'), ARGV[11]
 if amount == 0 then fail('amount is at least 1') end
 if mode ~= 'paid' and mode ~= 'house' and mode ~= 'moved' then fail('mode is paid, house or moved') end
 if pocket ~= '' and not PLACES[pocket] then fail('no such pocket') end
-if mode == 'house' and not KEYS[4] then fail('the house pays from its account') end
+if mode == 'house' and (not KEYS[4] or KEYS[4] == KEYS[1]) then fail('the house pays another account from its own') end
 local contents = digits(amount) .. ' ' .. unit .. ' ' .. source .. ' ' .. cause
 
 local now, from = now_ms(), 'from:' .. source
