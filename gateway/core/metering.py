@@ -75,5 +75,5 @@ class StreamReader(Protocol):
 
     def closing(self) -> bytes:
         """Events that end the stream cleanly where it was cut, in the dialect (finish_reason length / max_tokens / ...),
-        with the usage that `usage` gave last, if the client asked for it."""
+        with usage if the client asked for it: call `usage` before, it tells the input."""
         ...

@@ -46,7 +46,7 @@ class EventReader:
         self._edge = b""  # the last bytes kept, in case a separator has begun in them
         self._midway = False  # inside an event that is too long to be kept
         self._plain = True  # nothing kept, not midway, not ended
-        self._settled: Usage | None = None
+        self._input_bound_tokens = 0
 
     # Bytes in, events out.
 
@@ -205,11 +205,7 @@ class EventReader:
     def usage(self, *, input_bound_tokens: int) -> tuple[Usage, Basis]:
         """Final usage: what was reported, else what was counted. A report that came before the end says what the input
         was; for the output it is only believed where nothing was fed after it."""
-        usage, basis = self._usage(input_bound_tokens)
-        self._settled = usage
-        return usage, basis
-
-    def _usage(self, input_bound_tokens: int) -> tuple[Usage, Basis]:
+        self._input_bound_tokens = input_bound_tokens
         reported = self.reported
         if reported is None:
             return Usage(input_tokens=input_bound_tokens, output_tokens=self.count()), Basis.COUNTED
@@ -232,11 +228,11 @@ class EventReader:
         return visible <= PLAUSIBLE_RATIO * self.count() + PLAUSIBLE_SLACK_TOKENS
 
     def closing(self) -> bytes:
-        """Events that end the stream cleanly where it was cut, with the usage that `usage` gave last. Where the dialect leaves
-        it to the client whether usage is told, only if it asked."""
+        """Events that end the stream cleanly where it was cut, with its usage (the input as it was last given to `usage`,
+        which therefore comes first). Where the dialect leaves it to the client whether usage is told, only if it asked."""
         return self._gauge.fold().closing(self._closing_usage())
 
     def _closing_usage(self) -> Usage | None:
         if self._grammar.usage_on_request and not self._asked:
             return None
-        return self._settled if self._settled is not None else self.usage(input_bound_tokens=0)[0]
+        return self.usage(input_bound_tokens=self._input_bound_tokens)[0]
