@@ -58,6 +58,7 @@ class Metrics:
         }
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._directory = directory
+        self.write_failures = 0
         self._slot: IO[bytes] | None = None
         self._path: Path | None = None
 
@@ -134,8 +135,11 @@ class Metrics:
         state: dict[str, Any] = states(self.families)
         state[_GAUGES] = {name: read() for name, (_, read) in self._gauges.items()}
         partial = self._path.with_suffix(".part")
-        partial.write_bytes(msgspec.json.encode(state))
-        os.replace(partial, self._path)
+        try:
+            partial.write_bytes(msgspec.json.encode(state))
+            os.replace(partial, self._path)
+        except OSError:  # a full disk costs the others our latest numbers, not the worker its service
+            self.write_failures += 1
 
     def exposition(self) -> bytes:
         """Everything that all workers counted, as Prometheus' text."""

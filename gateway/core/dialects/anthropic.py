@@ -45,7 +45,7 @@ _DECODER = msgspec.json.Decoder(_Request)
 _scan = reading.NameScan({name: name for name in _Request.__struct_fields__}, ("source", "file_id", "tool"))
 _DOCUMENT = re.compile(rb'"type"\s*+:\s*+"(?:document|container_upload)"')
 # What a message may add to the tools in the middle of a conversation: one that `tools` names already.
-_ADDED_TOOLS = frozenset({"tool_reference", "custom", None})
+_ADDED_TOOLS = ("tool_reference", "custom", None)
 
 
 def read_messages(body: bytes, path_model: str | None, limits: RequestLimits) -> RequestFacts:

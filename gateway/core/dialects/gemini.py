@@ -146,11 +146,10 @@ def _modalities(value: object) -> tuple[bool, bool]:
         return False, False
     if not isinstance(value, list):
         refuse("generationConfig.responseModalities: an array is needed", "generationConfig.responseModalities")
-    words = {word.upper() if isinstance(word, str) else word for word in value}
-    odd = words - {"TEXT", "AUDIO", "IMAGE", "MODALITY_UNSPECIFIED", 0, 1, 2, 3}
-    if odd:
+    words = {word.upper() if isinstance(word, str) else "?" for word in value}
+    if words - {"TEXT", "AUDIO", "IMAGE", "MODALITY_UNSPECIFIED"}:
         refuse("generationConfig.responseModalities: TEXT, IMAGE or AUDIO", "generationConfig.responseModalities")
-    return bool(words & {"AUDIO", 3}), bool(words & {"IMAGE", 2})
+    return "AUDIO" in words, "IMAGE" in words
 
 
 def _thinks(thinking: Any, model: str) -> bool:

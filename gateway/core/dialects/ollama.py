@@ -33,6 +33,7 @@ class _Request(Struct):
 
 
 _BEARING = {"model": "model", "stream": "stream", "options": "options", "think": "think", "num_predict": ""}
+_NO_LIMIT = (-1, -2)
 _DECODER = msgspec.json.Decoder(_Request)
 _scan = reading.NameScan(_BEARING)
 

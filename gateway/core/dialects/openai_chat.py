@@ -24,7 +24,7 @@ SERVICE_TIERS = frozenset({
 ORDINARY_TIERS = frozenset({"auto", "default", "standard", "standard_only", "on_demand"})
 
 # A body with these reasons, whatever the model; each may also be set so that it does not.
-_REASONING_OFF = frozenset({"none", "disabled"})
+_REASONING_OFF = ("none", "disabled")
 
 
 class _Request(Struct):
@@ -207,7 +207,7 @@ def _reasons(request: _Request, model: str) -> bool:
         return True
     for field in _REASONING_FIELDS:
         value = getattr(request, field)
-        if not given(value) or value is False or value in ("none", "disabled"):
+        if not given(value) or value is False or value in _REASONING_OFF:
             continue
         if isinstance(value, dict) and (value.get("type") in _REASONING_OFF or value.get("effort") in _REASONING_OFF):
             continue

@@ -86,20 +86,23 @@ class NameScan:
                 if attribute and getattr(request, attribute) is UNSET:
                     suspicious = True
         if suspicious:
-            self._check_strictly(body)
-            return self._counted(body)
+            return self._counted(self._strictly(body))
         return seen
 
-    def _check_strictly(self, body: bytes) -> None:
-        """Raises where an object names one thing twice, or the outermost one names a thing in another spelling."""
+    def _strictly(self, body: bytes) -> Any:
+        """The parsed body. Raises where an object names one thing twice, or the outermost one names a thing in another
+        spelling."""
         try:
             outermost = json.loads(body, object_pairs_hook=self._pairs)
         except RecursionError:
             raise InvalidRequest("body: nested too deeply", param="body") from None
+        except ValueError:  # a number of thousands of digits, or bytes that are not UTF-8 in a member nobody reads
+            raise InvalidRequest("body: a number or text that cannot be read", param="body") from None
         for name in outermost:
             exact = self._exact.get(name.casefold())
             if exact is not None and name not in self._exact.values():
                 refuse(f"{name!r} is to be spelled {exact!r}", name)
+        return outermost
 
     def _pairs(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members = dict(pairs)
@@ -111,10 +114,10 @@ class NameScan:
                 seen.add(name)
         return members
 
-    def _counted(self, body: bytes) -> dict[bytes, int]:
+    def _counted(self, outermost: Any) -> dict[bytes, int]:
         """The same count on the parsed body, where a name may have been written with escapes."""
         counts: dict[bytes, int] = {}
-        waiting = [json.loads(body)]
+        waiting = [outermost]
         while waiting:
             item = waiting.pop()
             if isinstance(item, dict):
@@ -197,7 +200,7 @@ def given(value: object) -> bool:
 def _shown(value: object) -> str:
     """A value in a message: short, and never text of a prompt."""
     if isinstance(value, (bool, int, float)):
-        return str(json.dumps(value))[:32]
+        return repr(value).lower() if isinstance(value, bool) or abs(value) < 10**30 else "this number"
     return {"str": "a string", "list": "an array", "dict": "an object"}.get(type(value).__name__, "this")
 
 
