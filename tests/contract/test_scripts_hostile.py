@@ -252,7 +252,7 @@ arguments = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(sorted(CALLS)), changes=st.lists(st.tuples(st.integers(0, 23), arguments), max_size=3))
 def test_whatever_comes_an_error_changes_nothing_and_the_books_balance(
     store: redis.Redis, name: str, changes: list[tuple[int, str]]

@@ -221,3 +221,72 @@ def test_an_entry_is_read_back_as_it_was_written() -> None:
     assert parse_entry(4, text) == JournalEntry(4, "posted", 1795383743859, "tok_7fa", "ho_7f1", adds, more)
     with pytest.raises(ValueError, match="invalid literal"):
         parse_entry(4, "posted x tok_7fa ho_7f1 0 0 0 0 0")
+
+
+def test_every_refusal_of_place_has_its_reason() -> None:
+    model = funded(100, terms=LedgerTerms(most_shortfalls=1))
+
+    def reason(hold: PlaceHold, now_ms: int = 0) -> Refusal:
+        answer = model.place(hold, worker="w", now_ms=now_ms)
+        assert isinstance(answer, Refused)
+        return answer.reason
+
+    def agents(hold_id: str = "ho_7f1", **fields: object) -> PlaceHold:
+        base = {"floor": 10, "first": 10, "ceiling": 10, "rate": RATE}
+        return PlaceHold(hold_id, AGENT, **{**base, **fields})  # type: ignore[arg-type]
+
+    assert reason(asked("ho_7f1", "tok_7fz", 1, 0)) is Refusal.NO_ACCOUNT
+    assert reason(agents(credit_id="p9")) is Refusal.CREDIT_UNKNOWN
+    assert reason(agents(rate=Rate(1))) is Refusal.RATE_CHANGED
+    assert reason(agents(floor=101, ceiling=101)) is Refusal.INSUFFICIENT
+    assert reason(agents(scopes=(ScopeClaim("o", "total", limit=9),))) is Refusal.LIMIT
+    assert reason(agents(scopes=(ScopeClaim("o", "total", Measure.USES, limit=0),))) is Refusal.LIMIT
+    assert reason(agents(scopes=(ScopeClaim("o", "total", budget_id="bu_9"),))) is Refusal.NO_BUDGET
+    assert reason(agents(scopes=(ScopeClaim("o", "day:1", limit=9, window_ends_at_ms=5),)), 5) is Refusal.STALE_WINDOW
+    model.budgets["bu_1"] = Budget("bu_1", 5, "active")
+    assert reason(agents(scopes=(CLAIMS[1],))) is Refusal.LIMIT
+    model.budgets["bu_1"] = Budget("bu_1", 5, "paused")
+    assert reason(agents(scopes=(CLAIMS[1],))) is Refusal.PAUSED
+    model.place(agents(credit_id="p0"), worker="w", now_ms=0)
+    assert reason(agents(ceiling=11)) is Refusal.FOREIGN
+    model.post("ho_7f1", 11, account=AGENT, now_ms=0)
+    assert reason(agents("ho_7f2")) is Refusal.TOO_MANY_SHORTFALLS
+    credits.debit(model, "d", AGENT, 1_000, cause="chargeback", now_ms=0)
+    assert reason(agents("ho_7f2")) is Refusal.DEBT
+    model.void("ho_7f3", account=AGENT, now_ms=0)
+    assert reason(agents("ho_7f3")) is Refusal.VOIDED
+
+
+def test_steps_on_anothers_hold_and_of_nobody_change_nothing() -> None:
+    model = funded(100)
+    model.place(asked("ho_7f1", AGENT, 10, 0), worker="w", now_ms=0)
+    foreign = Refused(Refusal.FOREIGN, 100, 0)
+    assert model.post("ho_7f1", 5, account=PERSON, now_ms=0) == foreign
+    assert model.void("ho_7f1", account=PERSON, now_ms=0) == foreign
+    assert model.post("ho_7f9", 5, account="tok_7fz", now_ms=0) == Refused(Refusal.NO_ACCOUNT)
+    assert model.expire("ho_7f9", now_ms=0) == Refused(Refusal.NOT_OPEN)
+    assert model.void("ho_7f8", account="tok_7fz", now_ms=0) == Posted("voided", 0, 0, 0)
+    assert model.void("ho_7f8", account=PERSON, now_ms=0) == foreign
+
+
+def test_a_hold_of_an_execution_is_neither_renewed_nor_expired_and_says_whose_it_is() -> None:
+    model = funded(100)
+    hold = PlaceHold(
+        "ho_7f1", PERSON, floor=50, first=50, ceiling=50, rate=NO_RATE, owner="ex_7f1", greatest_age_ms=900_000
+    )
+    model.place(hold, worker="w", now_ms=0)
+    assert model.holds["ho_7f1"].renewed_until_ms == 900_000
+    model.checkpoint("ho_7f1", 5, now_ms=10)
+    assert model.holds["ho_7f1"].renewed_until_ms == 900_000
+    assert model.expire("ho_7f1", now_ms=10**9, lease_gone=True) == Refused(Refusal.RENEWED, 50, 50)
+    assert model.void("ho_7f1", account=PERSON, now_ms=11) == Posted(
+        "voided", 0, 0, 100, (("allowance", 0), ("prepaid", 0), ("postpaid", 0))
+    )
+    assert [entry.more for entry in model.journal if entry.id == "ho_7f1"] == [(("owner", "ex_7f1"),)] * 2
+
+
+def test_a_hold_past_its_greatest_age_is_not_renewed() -> None:
+    model = funded(100)
+    hold = PlaceHold("ho_7f1", AGENT, floor=5, first=5, ceiling=5, rate=RATE, greatest_age_ms=1_000)
+    model.place(hold, worker="w", now_ms=0)
+    assert model.checkpoint("ho_7f1", 5, now_ms=1_000) == Refused(Refusal.NOT_OPEN)
