@@ -23,8 +23,9 @@ from gateway.core.refunds import RefundPolicy
 from gateway.flows.agents import AgentDesk
 from gateway.flows.challenging import Challenger
 from gateway.flows.counting import Counting
-from gateway.flows.crediting import Crediting, Verifier
+from gateway.flows.crediting import Crediting
 from gateway.flows.refunding import Refunder
+from gateway.flows.verifying import Verifier
 from gateway.policies import Policies
 from gateway.ports import LightningNode
 from gateway.store_assembly import Store

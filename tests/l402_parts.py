@@ -22,8 +22,9 @@ from gateway.core.money import Rate
 from gateway.core.refunds import RefundPolicy
 from gateway.core.restrictions import RequestContext
 from gateway.flows.challenging import Challenger
-from gateway.flows.crediting import Crediting, Verifier, VerifiedPayer
+from gateway.flows.crediting import Crediting
 from gateway.flows.refunding import Refunder
+from gateway.flows.verifying import VerifiedPayer, Verifier
 from gateway.simulators.lightning import LightningNetwork, PaymentOrder, SimulatedNode
 
 RATE = Rate(60_000_000_000)

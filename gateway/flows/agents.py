@@ -24,8 +24,9 @@ from gateway.core.routing import Match
 from gateway.core.terms import HoldPolicy, Terms, amounts_of
 from gateway.flows.challenging import Challenger
 from gateway.flows.counting import Counting
-from gateway.flows.crediting import Crediting, Forbids, NeedsChallenge, VerifiedPayer, Verifier
+from gateway.flows.crediting import Crediting
 from gateway.flows.settling import Work
+from gateway.flows.verifying import Forbids, NeedsChallenge, VerifiedPayer, Verifier
 from gateway.ports import Ledger
 
 # What can be mended is mended once each: credit, rate, input; and one more for a race.

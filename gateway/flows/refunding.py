@@ -1,10 +1,7 @@
 """Leftovers back to the agent, over Lightning, exactly once.
 
 The order is the safety: the intent is written (one per payment hash), the money is held, both are certainly on disk,
-and only then is anything sent. From there the node's word decides. `failed` and `unknown` give the money back only
-once the invoice has expired plus a margin, because until then a worker that froze in the middle may wake and send;
-before that the same invoice is simply sent again (the node pays a hash once). An attempt in flight stays so until the
-node says otherwise.
+and only then is anything sent. Who may have how much back is decided here; the way of the money is `payouts`.
 """
 
 from __future__ import annotations
@@ -15,11 +12,10 @@ from collections.abc import Callable
 from functools import partial
 
 from gateway.core.errors import Conflict, Forbidden, InvalidRequest, Problem, RateLimited, Unavailable
-from gateway.core.holds import PlaceHold, Refusal, Refused
+from gateway.core.holds import Refusal, Refused
 from gateway.core.invoices import payment_hash_of
 from gateway.core.money import Rate
 from gateway.core.refunds import (
-    UNFINISHED,
     Refund,
     RefundCaps,
     RefundPolicy,
@@ -28,27 +24,19 @@ from gateway.core.refunds import (
     amount_of_rest,
     check_invoice,
     fee_limit_msat,
-    is_durable,
-    may_give_up,
 )
-from gateway.flows.crediting import Crediting, NeedsChallenge, VerifiedPayer
+from gateway.flows.crediting import Crediting
+from gateway.flows.payouts import Driven, Payouts
 from gateway.flows.together import Together
-from gateway.ports import Ledger, LightningNode, Payment, PaymentRequest, RefundBook, System
+from gateway.flows.verifying import NeedsChallenge, VerifiedPayer
+from gateway.ports import Ledger, LightningNode, PaymentRequest, RefundBook, System
 
 log = logging.getLogger("farebox.lightning")
 
 # A BOLT11 invoice with every field and many route hints stays below it.
 GREATEST_INVOICE_CHARACTERS = 4_096
-# How often the store is asked whether an intent is on disk.
-DURABILITY_POLL_S = 0.25
-# What a drive takes besides the attempt itself; after it another worker may try.
-LOCK_MARGIN_S = 60
-# A hold of a refund ends with its refund, and it is given up only after the invoice's expiry.
-HOLD_MARGIN_S = 30 * 86_400
 SWEEP_PAUSE_S = 5.0
 _AGAIN = frozenset({Refusal.NO_ACCOUNT, Refusal.CREDIT_UNKNOWN, Refusal.RATE_CHANGED})
-
-Driven = tuple[Refund, Refused | None]
 
 
 class Refunder:
@@ -70,7 +58,7 @@ class Refunder:
         self._crediting = crediting
         self._book = book
         self._system = system
-        self._holder = system.token_hex(8)
+        self._payouts = Payouts(policy=policy, node=node, ledger=ledger, book=book, system=system)
         self._drives: Together[Driven] = Together()
         self._retries: dict[bytes, tuple[float, float]] = {}  # payment hash -> next try, pause; both seconds
 
@@ -173,118 +161,11 @@ class Refunder:
 
     async def _answer_in_time(self, refund: Refund) -> Driven:
         """How it stands after a while; the drive goes on without whoever waits."""
-        drive = self._drives.run(refund.payment_hash, partial(self._drive, refund))
+        drive = self._drives.run(refund.payment_hash, partial(self._payouts.drive, refund))
         try:
             return await asyncio.wait_for(drive, self._policy().answer_within_s)
         except TimeoutError:
             return await self._book.find(refund.payment_hash) or refund, None
-
-    async def _drive(self, refund: Refund) -> Driven:
-        """One worker at a time takes a refund as far as it goes now."""
-        life_ms = (self._policy().attempt_timeout_s + LOCK_MARGIN_S) * 1_000
-        if refund.state not in UNFINISHED:
-            return refund, None
-        if not await self._book.lock(refund.payment_hash, self._holder, life_ms=life_ms):
-            return refund, None
-        try:
-            current = await self._book.find(refund.payment_hash) or refund
-            if current.state is RefundState.INTENDED:
-                held = await self._hold(current)
-                if isinstance(held, Refused):
-                    gone = current.at(RefundState.REFUSED)
-                    return await self._book.advance(gone, expected=RefundState.INTENDED), held
-                current = held
-            if current.state is RefundState.HELD:
-                current = await self._send(current)
-            return current, None
-        finally:
-            await self._book.unlock(refund.payment_hash, self._holder)
-
-    async def _hold(self, refund: Refund) -> Refund | Refused:
-        """Reserve the amount and its greatest fee under the refund's own hold."""
-        placed = await self._ledger.place(self._place(refund))
-        if isinstance(placed, Refused):
-            return placed
-        return await self._book.advance(refund.at(RefundState.HELD), expected=RefundState.INTENDED)
-
-    def _place(self, refund: Refund) -> PlaceHold:
-        most = refund.greatest_cost_msat
-        life_ms = (self._policy().greatest_life_s + HOLD_MARGIN_S) * 1_000
-        return PlaceHold(
-            hold_id=refund.hold_id,
-            account=refund.account,
-            floor=most,
-            first=most,
-            ceiling=most,
-            rate=Rate(refund.rate_microusd_per_btc),
-            credit_id=refund.credit_id,
-            token_id=refund.token_id,
-            owner=f"refund:{refund.payment_hash.hex()}",
-            lifetime_ms=life_ms,
-            greatest_age_ms=life_ms,
-        )
-
-    async def _send(self, refund: Refund) -> Refund:
-        """Ask the node first, send if nothing is under way, then write down what it says."""
-        payment = await self._node.track(refund.payment_hash)
-        if payment.state in ("failed", "unknown"):
-            if may_give_up(refund, self._policy(), now_s=int(self._system.now_s())):
-                return await self._give_up(refund)
-            if int(self._system.now_s()) >= refund.expires_at_s:
-                return refund
-            durable = await self._until_durable(refund)
-            if durable is None:
-                return refund
-            refund, payment = durable, await self._pay(durable)
-        if payment.state == "succeeded":
-            return await self._settle(refund, payment)
-        return refund
-
-    async def _until_durable(self, refund: Refund) -> Refund | None:
-        """Wait until intent and hold are certainly on disk; written anew where the store has restarted since."""
-        polls = int(self._policy().durable_after_ms / 1_000 / DURABILITY_POLL_S) + 8
-        for _ in range(polls):
-            durability = await self._book.durability(refund.account)
-            if is_durable(refund, durability, self._policy()):
-                return refund
-            if durability.run_id != refund.run_id:
-                refused = await self._ledger.place(self._place(refund))
-                if isinstance(refused, Refused):
-                    log.error("a refund lost its hold: %s, %s", refund.payment_hash.hex(), refused.reason)
-                    return None
-                again = refund.at(RefundState.HELD, run_id=durability.run_id)
-                refund = await self._book.advance(again, expected=RefundState.HELD)
-                if refund.state is not RefundState.HELD:
-                    return None
-            await asyncio.sleep(DURABILITY_POLL_S)
-        return None
-
-    async def _pay(self, refund: Refund) -> Payment:
-        policy = self._policy()
-        return await self._node.pay(
-            refund.payment_request,
-            amount_msat=None if refund.names_amount else refund.amount_msat,
-            fee_limit_msat=refund.fee_limit_msat,
-            timeout_s=policy.attempt_timeout_s,
-            cltv_limit=policy.cltv_limit,
-        )
-
-    async def _settle(self, refund: Refund, payment: Payment) -> Refund:
-        """Charge amount and real fee, once: the hold's id is the refund's."""
-        amount_msat = payment.amount_msat or refund.amount_msat
-        posted = await self._ledger.post(refund.hold_id, amount_msat + payment.fee_msat, account=refund.account)
-        if isinstance(posted, Refused):
-            log.error("a refund was paid and not posted: %s, %s", refund.payment_hash.hex(), posted.reason)
-            return refund
-        paid = refund.at(RefundState.PAID, amount_msat=amount_msat, fee_msat=payment.fee_msat)
-        return await self._book.advance(paid, expected=RefundState.HELD)
-
-    async def _give_up(self, refund: Refund) -> Refund:
-        voided = await self._ledger.void(refund.hold_id, account=refund.account)
-        if isinstance(voided, Refused):
-            log.error("a failed refund was not voided: %s, %s", refund.payment_hash.hex(), voided.reason)
-            return refund
-        return await self._book.advance(refund.at(RefundState.FAILED), expected=RefundState.HELD)
 
     async def see_through(self) -> None:
         """Take unfinished refunds on, for ever; each again after a growing pause."""
@@ -307,7 +188,7 @@ class Refunder:
             self._retries[payment_hash] = now_s + pause_s, min(pause_s * 2, self._policy().greatest_retry_s)
             refund = await self._book.find(payment_hash)
             if refund is not None:
-                await self._drives.run(payment_hash, partial(self._drive, refund))
+                await self._drives.run(payment_hash, partial(self._payouts.drive, refund))
         return len(unfinished)
 
 

@@ -23,8 +23,9 @@ from gateway.core.errors import Conflict, Forbidden, InvalidRequest, NotFound, P
 from gateway.core.refunds import RefundState, refund_members
 from gateway.core.restrictions import RequestContext
 from gateway.flows.challenging import Challenger
-from gateway.flows.crediting import Crediting, Forbids, NeedsChallenge, VerifiedPayer, Verifier
+from gateway.flows.crediting import Crediting
 from gateway.flows.refunding import Refunder
+from gateway.flows.verifying import Forbids, NeedsChallenge, VerifiedPayer, Verifier
 from gateway.ports import IdempotencyRecords, Ledger, System
 from gateway.web.addresses import Addresses
 from gateway.web.bodies import read_body

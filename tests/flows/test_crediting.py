@@ -21,7 +21,7 @@ from gateway.core.errors import Unavailable
 from gateway.core.holds import Placed, Refusal, Refused
 from gateway.core.money import Rate
 from gateway.core.tokens import account_of
-from gateway.flows.crediting import Forbids, NeedsChallenge, VerifiedPayer
+from gateway.flows.verifying import Forbids, NeedsChallenge, VerifiedPayer
 from gateway.simulators.lightning import PaymentOrder
 
 

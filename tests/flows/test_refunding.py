@@ -15,7 +15,7 @@ from servers import flush, running_valkey
 from gateway.core.errors import Conflict, Forbidden, InvalidRequest, RateLimited, Unavailable
 from gateway.core.holds import Balance, Placed, Posted
 from gateway.core.refunds import Refund, RefundState
-from gateway.flows.crediting import NeedsChallenge, VerifiedPayer
+from gateway.flows.verifying import NeedsChallenge, VerifiedPayer
 from gateway.simulators.bolt11 import decode
 from gateway.simulators.lightning import PaymentOrder
 
@@ -263,7 +263,7 @@ async def half_done(parts: Parts, payer: VerifiedPayer, invoice: str, lost_after
     assert isinstance(begun, Refund)
     if lost_after == "intent":
         return begun
-    placed = await parts.ledger.place(refunder._place(begun))
+    placed = await parts.ledger.place(refunder._payouts.place(begun))
     assert isinstance(placed, Placed)
     if lost_after == "hold":
         return begun
