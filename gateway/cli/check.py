@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(_routes(table, policies)))
     if not args.brief:
         print("\n".join(_prices(table, policies, now_s)))
+        print("\n".join(_fees(policies)))
     print(f"\npolicies {policies.digest}\n  {', '.join(policies.files)}")
     doubts = list(doubts_of(config, table, policies, now_s))
     _print_doubts(doubts)
@@ -166,6 +167,15 @@ def _prices(table: RouteTable, policies: Policies, now_s: float) -> Iterator[str
     for provider in providers:
         rows += [_price_row(card) for card in _cards(provider, policies, now_s)]
     yield from _columns(rows[:OFFERED_MOST])
+
+
+def _fees(policies: Policies) -> Iterator[str]:
+    yield "\nServer tools and rules, USD a call; a fee that the book names for a model stands before these"
+    rows = [("NAME", "FOR", "PRICE")]
+    for provider, fees in policies.price_book.tools.fees.items():
+        rows += [(name, provider or "all providers", _usd(fee)) for name, fee in fees.items()]
+    rows += [(name, "routes", _usd(card.call)) for name, card in policies.price_book.rules.items()]
+    yield from _columns(rows)
 
 
 def _price_row(card: PriceCard) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ class PriceBook:
     ) -> None:
         self._default = {each.provider: each for each in default}
         self._own = {each.provider: each for each in own}
-        self._tools = tools or ToolPrices()
+        self.tools = tools or ToolPrices()
         self._margin_ppm = margin_ppm
         self._cards: dict[tuple[str, str], tuple[PriceCard | None, float, float]] = {}
         self.rules = rules
@@ -144,7 +144,7 @@ class PriceBook:
             second=figure(price.figures, PriceUnit.SECOND),
             character=figure(price.figures, PriceUnit.CHARACTER),
             image=figure(price.figures, PriceUnit.IMAGE),
-            tools=MappingProxyType({**self._tools.of(provider), **price.tools}),
+            tools=MappingProxyType({**self.tools.of(provider), **price.tools}),
             least_audio_ms=entry.least_audio_ms,
             margin_ppm=self._margin(provider, entry),
             holds_until_s=until_s,

@@ -204,6 +204,12 @@ def test_the_bound_is_the_dearest_that_may_apply() -> None:
 
 
 FIXED_CARDS = [card_of(name) for name in CORPUS.models("acme")]
+FIXED_CARDS += [
+    card
+    for provider in ("openai", "anthropic", "google", "groq", "perplexity")
+    for model in BOOK.models(provider)
+    if (card := BOOK.card(provider, model, NOVEMBER_S)) is not None
+]
 _small = st.integers(0, 3_000)
 
 

@@ -39,6 +39,7 @@ def test_a_good_configuration_shows_routes_prices_and_digest(
     assert ["POST", "/search/query", "*", "search", "raw", "$0.001", "a", "call", "account,agent"] in lines
     assert ["*", "/local/*", "*", "local", "by", "its", "ending", "book:", "openai", "account,agent"] in lines
     assert any(line[:6] == ["openai", "gpt-4o-mini", "0.15", "0.075", "0.15", "0.6"] for line in lines)
+    assert ["web_search", "all", "providers", "0.01"] in lines
     assert any(len(line) == 2 and line[0] == "policies" and len(line[1]) == 64 for line in lines)
     assert out.endswith("no doubts\n")
 
