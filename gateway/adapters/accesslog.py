@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -65,39 +66,59 @@ class AccessLog:
                 return
 
 
-def log_line(now_s: float, request: Finished) -> dict[str, object]:
-    """The members of a line; those that say nothing are left out."""
-    line: dict[str, object] = {
-        "at": datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "event": "request",
-        "request_id": request.request_id,
-        "method": request.method,
-        "route": request.route,
-        "status": request.status,
-        "ms": round(request.duration_s * 1_000, 1),
-    }
-    if request.upstream_s:
-        line["upstream_ms"] = round(request.upstream_s * 1_000, 1)
-    if request.first_byte_s:
-        line["first_byte_ms"] = round(request.first_byte_s * 1_000, 1)
-    for name in ("upstream", "dialect", "operation", "model", "reason", "account", "policy"):
-        value = getattr(request, name)
-        if value:
-            line[name] = value
+class LogLine(msgspec.Struct, omit_defaults=True):
+    """The members of a line, in order; those that say nothing are left out."""
+
+    at: str
+    event: str | msgspec.UnsetType = msgspec.UNSET
+    request_id: str = ""
+    method: str = ""
+    route: str = ""
+    status: int = 0
+    ms: float = -1.0
+    upstream_ms: float = 0.0
+    first_byte_ms: float = 0.0
+    upstream: str = ""
+    dialect: str = ""
+    operation: str = ""
+    model: str = ""
+    reason: str = ""
+    account: str = ""
+    policy: str = ""
+    hold: str = ""
+    state: str = ""
+    unit: str | None = None
+    held: int | None = None
+    amount: int | None = None
+    basis: str = ""
+    usage: dict[str, object] | None = None
+    shortfall: int = 0
+    cut: str | None = None
+    acknowledged: bool = True
+
+
+def log_line(now_s: float, request: Finished) -> LogLine:
+    """The line of a request."""
+    line = LogLine(
+        _instant(now_s), "request", request.request_id, request.method, request.route, request.status,
+        round(request.duration_s * 1_000, 1), round(request.upstream_s * 1_000, 1),
+        round(request.first_byte_s * 1_000, 1), request.upstream, request.dialect, request.operation, request.model,
+        request.reason, request.account, request.policy,
+    )  # fmt: skip
     if request.hold:
-        line |= {
-            "hold": request.hold,
-            "state": request.state,
-            "unit": request.unit,
-            "held": request.held,
-            "amount": request.amount,
-            "basis": request.basis,
-            "usage": request.usage.as_members(),
-        }
-        if request.shortfall:
-            line["shortfall"] = request.shortfall
-        if request.cut:
-            line["cut"] = request.cut
-        if not request.acknowledged:
-            line["acknowledged"] = False
+        line.hold, line.state, line.unit, line.basis = request.hold, request.state, request.unit, request.basis
+        line.held, line.amount, line.shortfall = request.held, request.amount, request.shortfall
+        line.cut, line.acknowledged = request.cut, request.acknowledged
+        line.usage = request.usage.as_members()
     return line
+
+
+def _instant(now_s: float) -> str:
+    whole = int(now_s)
+    return f"{_second(whole)}.{int((now_s - whole) * 1_000):03d}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(now_s: int) -> str:
+    """RFC 3339 without the fraction: the same for all lines of a second."""
+    return datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -19,7 +19,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from gateway.adapters.counts import STORE_SECONDS, Counter, Family, Histogram, restore_all, states
+from gateway.adapters.counts import GREATEST_SERIES, STORE_SECONDS, Counter, Family, Histogram, restore_all, states
 from gateway.core.finished import Finished
 
 WRITE_INTERVAL_S = 1.0
@@ -28,6 +28,9 @@ _GAUGES = "gauges"
 _TOKEN_KINDS = (
     "input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
 )  # fmt: skip
+
+
+_Kind = tuple[str, str, int, str, str, str, str, str, str, str | None]
 
 
 class Metrics:
@@ -58,6 +61,7 @@ class Metrics:
         }
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._directory = directory
+        self._rows: dict[_Kind, list[int]] = {}
         self.write_failures = 0
         self._slot: IO[bytes] | None = None
         self._path: Path | None = None
@@ -67,33 +71,60 @@ class Metrics:
         self._gauges[name] = (text, read)
 
     def finished(self, request: Finished) -> None:
-        """Count one finished request."""
-        self.requests.add((request.route, request.operation, str(request.status)))
+        """Count one finished request: one sum a kind of request, spread over the families when somebody asks."""
+        kind = (
+            request.route, request.operation, request.status, request.upstream, request.model, request.reason,
+            request.state, request.unit, request.basis, request.cut,
+        )  # fmt: skip
+        row = self._rows.get(kind)
+        if row is None:
+            if len(self._rows) >= GREATEST_SERIES:
+                self.fold()
+            row = self._rows[kind] = [0] * (4 + len(_TOKEN_KINDS))
+        usage = request.usage
+        row[0] += 1
+        row[1] += request.amount
+        if request.shortfall:
+            row[2] += 1
+            row[3] += request.shortfall
+        row[4] += usage.input_tokens
+        row[5] += usage.cached_input_tokens
+        row[6] += usage.cache_write_tokens
+        row[7] += usage.output_tokens
+        row[8] += usage.reasoning_tokens
         self.duration.observe((request.operation,), request.duration_s)
         if request.upstream_s:
             self.upstream.observe((request.upstream,), request.upstream_s)
         if request.first_byte_s:
             self.first_byte.observe((request.operation,), request.first_byte_s)
-        if request.reason:
-            self.refused.add((request.reason,))
-        if request.state:
-            self._settled(request)
 
-    def _settled(self, request: Finished) -> None:
-        self.holds.add((request.state,))
-        if request.cut:
-            self.cuts.add((request.cut,))
-        if request.amount:
-            self.posted.add((request.unit, request.upstream, request.model), request.amount)
-        if request.shortfall:
-            self.shortfalls.add((request.unit,))
-            self.shortfall.add((request.unit,), request.shortfall)
-        if request.state != "voided":
-            self.bases.add((request.basis,))
-            for kind in _TOKEN_KINDS:
-                count = getattr(request.usage, kind)
-                if count:
-                    self.tokens.add((request.upstream, request.model, kind), count)
+    def fold(self) -> None:
+        """Spread the sums over the families."""
+        rows, self._rows = self._rows, {}
+        for kind, row in rows.items():
+            self._fold_row(kind, row)
+
+    def _fold_row(self, kind: _Kind, row: list[int]) -> None:
+        route, operation, status, upstream, model, reason, state, unit, basis, cut = kind
+        count, amount, shortfalls, shortfall, *tokens = row
+        self.requests.add((route, operation, str(status)), count)
+        if reason:
+            self.refused.add((reason,), count)
+        if not state:
+            return
+        self.holds.add((state,), count)
+        if cut:
+            self.cuts.add((cut,), count)
+        if amount:
+            self.posted.add((unit, upstream, model), amount)
+        if shortfalls:
+            self.shortfalls.add((unit,), shortfalls)
+            self.shortfall.add((unit,), shortfall)
+        if state != "voided":
+            self.bases.add((basis,), count)
+            for name, number in zip(_TOKEN_KINDS, tokens, strict=True):
+                if number:
+                    self.tokens.add((upstream, model, name), number)
 
     def open(self) -> None:
         """Take a slot among the workers of this directory, and go on from the numbers in it."""
@@ -132,6 +163,7 @@ class Metrics:
         """Leave the numbers for the other workers, in one move."""
         if self._path is None:
             return
+        self.fold()
         state: dict[str, Any] = states(self.families)
         state[_GAUGES] = {name: read() for name, (_, read) in self._gauges.items()}
         partial = self._path.with_suffix(".part")
@@ -143,6 +175,7 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Everything that all workers counted, as Prometheus' text."""
+        self.fold()
         together = Metrics()
         restore_all(together.families, states(self.families))
         gauges = {name: (text, read()) for name, (text, read) in self._gauges.items()}

@@ -49,10 +49,19 @@ class Usage:
 
     def as_members(self) -> dict[str, object]:
         """JSON members: the four principal figures always, the others where they are not zero."""
-        always = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
-        members: dict[str, object] = {name: getattr(self, name) for name in always}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name not in members and value:
-                members[field.name] = dict(value) if field.name == "tool_calls" else value
+        members: dict[str, object] = {
+            "input_tokens": self.input_tokens,
+            "cached_input_tokens": self.cached_input_tokens,
+            "cache_write_tokens": self.cache_write_tokens,
+            "output_tokens": self.output_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+        }
+        for name in _OCCASIONAL:
+            value = getattr(self, name)
+            if value:
+                members[name] = dict(value) if name == "tool_calls" else value
         return members
+
+
+_ALWAYS = frozenset({"input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens"})
+_OCCASIONAL = tuple(field.name for field in fields(Usage) if field.name not in _ALWAYS)
