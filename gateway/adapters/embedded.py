@@ -77,6 +77,9 @@ async def embedded_store(data_dir: str | Path, fsync: Fsync = "always") -> Async
     finally:
         stay.cancel()
         await asyncio.wait((stay,))
+        member.writer.close()
+        with suppress(OSError):
+            await member.writer.wait_closed()
 
 
 @dataclass(slots=True)
@@ -91,24 +94,21 @@ class _Membership:
 
 async def _stay_joined(order: dict[str, object], member: _Membership) -> None:
     """A keeper that was killed takes the server with it: start both again. Leaves when cancelled."""
-    try:
-        while True:
-            with suppress(OSError):
-                await member.reader.read(1)
-            member.writer.close()
-            _log.warning("the embedded store's keeper has ended: starting another")
-            try:
-                if member.spawned_pid is not None:
-                    with suppress(Unavailable):
-                        member.spawned_pid = _still_running(member.spawned_pid, order)
-                member = await _join(order)
-            except Unavailable:
-                _log.exception("the embedded store cannot be started again")
-                await asyncio.sleep(1.0)
-    finally:
-        member.writer.close()
+    while True:
         with suppress(OSError):
-            await member.writer.wait_closed()
+            await member.reader.read(1)
+        member.writer.close()
+        _log.warning("the embedded store's keeper has ended: starting another")
+        try:
+            if member.spawned_pid is not None:
+                with suppress(Unavailable):
+                    member.spawned_pid = _still_running(member.spawned_pid, order)
+            again = await _join(order)
+        except Unavailable:
+            _log.exception("the embedded store cannot be started again")
+            await asyncio.sleep(1.0)
+        else:
+            member.reader, member.writer, member.spawned_pid = again.reader, again.writer, again.spawned_pid
 
 
 async def _join(order: dict[str, object]) -> _Membership:
@@ -127,6 +127,9 @@ async def _join(order: dict[str, object]) -> _Membership:
                     line = await reader.readline()
                 except OSError:
                     line = b""
+                except asyncio.CancelledError:
+                    writer.close()
+                    raise
                 if line:
                     status = json.loads(line)
                     url = "unix://" + quote(str(order["socket"]))
