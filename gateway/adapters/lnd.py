@@ -54,7 +54,7 @@ _CHANNEL_OPTIONS = (
 )
 DEADLINE_S = 10.0
 # How long after its own limit a payment's stream is listened to: the node needs a moment to say how it ended.
-_PAYMENT_GRACE_S = 5
+PAYMENT_GRACE_S = 5.0
 # Splitting a refund helps it through small channels; lnd's command line takes the same number.
 _MAX_PARTS = 16
 _FIRST_PAUSE_S = 0.2
@@ -75,10 +75,18 @@ class LndNode:
     An invoice macaroon is enough to sell; `pay`, `track` and `decode` need `offchain:read` and `offchain:write` besides.
     """
 
-    def __init__(self, connection: Connection, *, deadline_s: float = DEADLINE_S, tls_name: str = "") -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        deadline_s: float = DEADLINE_S,
+        payment_grace_s: float = PAYMENT_GRACE_S,
+        tls_name: str = "",
+    ) -> None:
         """`tls_name`: the name in the node's certificate, where it is not the name in the address."""
         self.connection = connection
         self._deadline_s = deadline_s
+        self._payment_grace_s = payment_grace_s
         self._tls_name = tls_name
         self._metadata = (("macaroon", connection.macaroon_hex),)
         self._channel: grpc.aio.Channel | None = None
@@ -210,7 +218,7 @@ class LndNode:
         last: Payment | None = None
         try:
             call = self._method(lnrpc.SEND_PAYMENT)(
-                request, timeout=timeout_s + _PAYMENT_GRACE_S, metadata=self._metadata
+                request, timeout=timeout_s + self._payment_grace_s, metadata=self._metadata
             )
             async for message in call:
                 last = payment_of(message)

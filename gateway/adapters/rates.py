@@ -137,7 +137,7 @@ class FeedRates:
             async with asyncio.timeout(self._timeout_s):
                 content = await self._fetch(feed.url)
             answer = _Answer(microusd_in(content, feed.path), self._clock_s())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Whatever one feed does must not end the others' refresh. Said once when it begins, not every time.
             if feed not in self._failing:
                 _log.warning("the rate feed %s fails: %s", feed.url, error or type(error).__name__)

@@ -87,7 +87,7 @@ def decode(text: str) -> Request:
     readable, groups = _split(text)
     signed, signature = groups[:-_SIGNATURE_GROUPS], _bytes(groups[-_SIGNATURE_GROUPS:])
     digest = hashlib.sha256(readable + _bytes(signed)).digest()
-    destination = PublicKey.from_signature_and_message(signature, digest, hasher=None).format().hex()
+    destination = _signer(signature, digest)
     currency, amount_msat = _readable_part(readable.decode())
     fields = _fields(signed[_TIMESTAMP_GROUPS:])
     if 1 not in fields:
@@ -104,6 +104,15 @@ def decode(text: str) -> Request:
         cltv_expiry=_value(fields[24]) if 24 in fields else _DEFAULT_CLTV,
         destination=destination,
     )
+
+
+def _signer(signature: bytes, digest: bytes) -> str:
+    try:
+        return PublicKey.from_signature_and_message(signature, digest, hasher=None).format().hex()
+    except Exception as error:
+        # coincurve raises bare exceptions where a signature is no point on the curve.
+        message = "invoice is malformed: invalid signature"
+        raise ValueError(message) from error
 
 
 def _split(text: str) -> tuple[bytes, bytes]:
@@ -132,12 +141,13 @@ def _readable_part(readable: str) -> tuple[str, int | None]:
     if not amount:
         return currency, None
     digits, unit = (amount, "") if amount[-1].isdigit() else (amount[:-1], amount[-1])
-    if not digits.isdigit() or len(digits) > 18:
+    units = dict(_UNITS_MSAT) | {"p": 0}
+    if not digits.isdigit() or len(digits) > 20 or unit not in units:
         message = f"invalid amount {amount}"
         raise ValueError(message)
     if unit == "p":
         return currency, int(digits) // 10
-    return currency, int(digits) * dict(_UNITS_MSAT)[unit]
+    return currency, int(digits) * units[unit]
 
 
 def _fields(groups: bytes) -> dict[int, bytes]:
