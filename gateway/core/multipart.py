@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
+from typing import NoReturn
 
 from gateway.core.dialects.openai_media import upload_facts
 from gateway.core.dialects.reading import refuse
@@ -20,6 +21,7 @@ GREATEST_FIELDS_BYTES = 1_048_576  # all fields that are not files: prompts are 
 GREATEST_PARTS = 256
 _BOUNDARY = re.compile(rb"""boundary=(?:"([^"\\\r\n]{1,70})"|([0-9A-Za-z'()+_,\-./:=?]{1,70}))""", re.IGNORECASE)
 _PARAMETER = re.compile(rb';[ \t]*([A-Za-z]+)(\*?)=(?:"([^"\\\r\n]*)"|([^;" \t\r\n]+))')
+_FORMS = frozenset({Operation.IMAGES_EDITS, Operation.TRANSCRIPTIONS})
 BEARING_FIELDS = frozenset({"model", "n", "stream", "partial_images", "size", "quality", "background", "service_tier"})
 
 
@@ -57,6 +59,7 @@ class MultipartFields:
         self._size = 0
         self._parts = 0
         self._frozen = False
+        self._doubtful = ""
         self._before = b"\r\n"  # the two bytes before the buffer; the body's start counts as a line's start
 
     @property
@@ -65,7 +68,9 @@ class MultipartFields:
         return self.ended or (self.in_file and "model" in self.fields)
 
     def freeze(self) -> None:
-        """The price is settled: from now on a field that bears cost is refused."""
+        """The price is to be settled on these fields: one that bears cost and was in doubt is refused, and from now on any."""
+        if self._doubtful:
+            self._refuse_field(self._doubtful)
         self._frozen = True
 
     def feed(self, chunk: bytes) -> bool:
@@ -177,10 +182,16 @@ class MultipartFields:
             refuse("body: a part without a name", "body")
         bears = self._name.removesuffix("[]").casefold() in BEARING_FIELDS
         is_file = b"filename" in given
-        if bears and (is_file or self._frozen or self._name not in BEARING_FIELDS or self._name in self.fields):
-            refuse(f"{self._name}: given once, as plain text, before the files", self._name)
+        if bears and self._frozen:
+            self._refuse_field(self._name)
+        if bears and (is_file or self._name not in BEARING_FIELDS or self._name in self.fields):
+            self._doubtful = self._name  # of no matter where the price does not depend on it
         self.in_file = is_file
         self._at = _At.FILE if is_file else _At.FIELD
+
+    @staticmethod
+    def _refuse_field(name: str) -> NoReturn:
+        refuse(f"{name}: given once, as plain text, before the files", name)
 
 
 def upload_request(
@@ -192,7 +203,11 @@ def upload_request(
     limits: RequestLimits,
 ) -> RequestFacts:
     """The facts of an upload, from what its form has shown so far. The files are bounded by `content_length_bytes` (the
-    policy's limit for uploads where the request does not say it)."""
+    policy's limit for uploads where the request does not say it). Raw routes have their price whatever the form says."""
+    if operation is Operation.RAW:
+        return RequestFacts(path_model or "", input_bound_tokens=content_length_bytes, limit_can_be_spliced=False)
+    if operation not in _FORMS:
+        refuse("content-type: this path takes JSON", "content-type")
     form.freeze()
     return upload_facts(
         form.fields,

@@ -33,7 +33,9 @@ def fed(body: bytes, size: int = 1_000) -> MultipartFields:
 
 def refused(body: bytes) -> str | None:
     with pytest.raises(InvalidRequest) as caught:
-        fed(body).close()
+        form = fed(body)
+        form.close()
+        form.freeze()
     return caught.value.param
 
 
@@ -118,6 +120,15 @@ def test_the_number_of_pictures_is_a_plain_integer(value: bytes, param: str) -> 
     with pytest.raises(InvalidRequest) as caught:
         upload_request(Operation.IMAGES_EDITS, form, content_length_bytes=1, path_model=None, limits=LIMITS)
     assert caught.value.param == param
+
+
+def test_raw_routes_take_any_form_and_json_paths_none() -> None:
+    form = fed(part("model", b"a") + part("model", b"b") + END)
+    facts = upload_request(Operation.RAW, form, content_length_bytes=7, path_model=None, limits=LIMITS)
+    assert facts.input_bound_tokens == 7
+    with pytest.raises(InvalidRequest) as caught:
+        upload_request(Operation.CHAT, fed(FORM), content_length_bytes=7, path_model=None, limits=LIMITS)
+    assert caught.value.param == "content-type"
 
 
 def test_without_a_model_nothing_is_admitted() -> None:
