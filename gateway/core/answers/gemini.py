@@ -18,8 +18,6 @@ from gateway.core.metering import TextCounter
 from gateway.core.usage import Usage
 
 _TIERS = {"ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
-# Billed by the query (or the prompt, for older models); the count is of queries.
-GOOGLE_SEARCH = "google_search"
 
 
 def usage_of(reported: Any) -> Usage | None:
@@ -59,19 +57,26 @@ def _modality(reported: Members, name: str, modality: str, whole: int) -> int:
     return found if found <= whole else 0
 
 
-def queries_in(body: Members) -> int:
-    """Google searches that the answer rests on."""
-    return sum(
-        len(listed(member(candidate, "groundingMetadata"), "webSearchQueries"))
-        for candidate in listed(body, "candidates")
-    )
+def tool_calls_in(body: Members) -> dict[str, int]:
+    """Server tools that ran, with their calls: searches by the query, others by what they left in the answer."""
+    found = dict.fromkeys(("google_search", "google_maps", "file_search", "url_context", "code_execution"), 0)
+    for candidate in listed(body, "candidates"):
+        grounding = member(candidate, "groundingMetadata")
+        sources = listed(grounding, "groundingChunks")
+        found["google_search"] += len(listed(grounding, "webSearchQueries"))
+        found["google_maps"] += any(member(source, "maps") for source in sources)
+        found["file_search"] += any(member(source, "retrievedContext") for source in sources)
+        found["url_context"] += len(listed(member(candidate, "urlContextMetadata"), "urlMetadata"))
+        parts = listed(member(candidate, "content"), "parts")
+        found["code_execution"] += sum(bool(member(piece, "executableCode")) for piece in parts)
+    return {name: count for name, count in found.items() if count}
 
 
 def usage_in(body: Members) -> Usage | None:
-    """Usage of an answer or a chunk."""
+    """Usage of an answer."""
     usage = usage_of(body.get("usageMetadata"))
-    queries = queries_in(body)
-    return replace(usage, tool_calls=((GOOGLE_SEARCH, queries),)) if usage is not None and queries else usage
+    ran = tool_calls_in(body)
+    return replace(usage, tool_calls=tuple(sorted(ran.items()))) if usage is not None and ran else usage
 
 
 def texts_of(candidate: Any) -> Iterator[tuple[str, str]]:
@@ -103,7 +108,7 @@ class ChunkTally(Tally):
     def __init__(self, counter: TextCounter) -> None:
         super().__init__(counter)
         self.head: Members = {}
-        self.queries = 0
+        self.ran: dict[str, int] = {}
         self.open: dict[int, bool] = {}
 
     def take(self, payload: Members) -> None:
@@ -112,10 +117,13 @@ class ChunkTally(Tally):
             self.head = {name: payload[name] for name in ("modelVersion", "responseId") if name in payload}
             self.model = string(payload, "modelVersion")
         usage = usage_of(payload.get("usageMetadata"))
-        self.queries += queries_in(payload)
         self.running = usage if usage is not None else self.running
-        if self.running is not None and self.queries:
-            self.running = replace(self.running, tool_calls=((GOOGLE_SEARCH, self.queries),))
+        ran = tool_calls_in(payload)
+        if ran:
+            # What the answer rests on may be told again with every chunk.
+            self.ran = {name: max(count, self.ran.get(name, 0)) for name, count in {**self.ran, **ran}.items()}
+        if self.running is not None and self.ran:
+            self.running = replace(self.running, tool_calls=tuple(sorted(self.ran.items())))
         if string(member(payload, "promptFeedback"), "blockReason") is not None:
             self.finished = True
         for candidate in listed(payload, "candidates"):

@@ -22,12 +22,14 @@ from gateway.core.metering import TextCounter
 from gateway.core.usage import Usage
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
-# Server tools that OpenAI bills by the call (or the container), by the type of their output item.
+# Server tools that can have a fee, by the type of their output item.
 _BILLED_CALLS = {
     "web_search_call": "web_search",
     "file_search_call": "file_search",
     "code_interpreter_call": "code_interpreter",
     "image_generation_call": "image_generation",
+    "mcp_call": "mcp",
+    "shell_call": "shell",
 }
 
 
