@@ -7,8 +7,8 @@ that provider's affair, so bodies are described by the members that Farebox read
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.core.operations import FREE_OPERATIONS, Dialect, Operation
@@ -17,6 +17,7 @@ from gateway.web.openapi_schemas import COMPONENTS, REQUEST_SCHEMAS
 Json = dict[str, Any]
 
 _PARAMETER = re.compile(r"{([A-Za-z_]+)(?::[^}]*)?}")
+_SECURITY: list[Json] = [{"l402": []}, {"bearer": []}, {"api_key": []}, {"google_key": []}]
 _STREAMING = frozenset({
     Operation.CHAT, Operation.COMPLETIONS, Operation.RESPONSES, Operation.MESSAGES, Operation.IMAGES_GENERATIONS,
     Operation.IMAGES_EDITS, Operation.TRANSCRIPTIONS,
@@ -40,7 +41,7 @@ def openapi_document(relayed: Iterable[RelayPath], *, version: str, server_url: 
     """The whole description."""
     paths: Json = {}
     names: set[str] = set()
-    for each in relayed:
+    for each in _expanded(relayed):
         path = _PARAMETER.sub(r"{\1}", each.path).replace("*", "{rest}")
         for method in each.methods:
             if method.lower() in _METHODS and each.operation is not Operation.REALTIME:
@@ -58,6 +59,25 @@ def openapi_document(relayed: Iterable[RelayPath], *, version: str, server_url: 
         "paths": paths,
         "components": COMPONENTS,
     }
+
+
+# What follows the model in the paths of Gemini, which the route table keeps as one pattern.
+_GEMINI_VERBS = {
+    "generateContent": Operation.GENERATE,
+    "streamGenerateContent": Operation.STREAM_GENERATE,
+    "embedContent": Operation.EMBED,
+    "batchEmbedContents": Operation.EMBED,
+    "countTokens": Operation.INPUT_TOKENS,
+}
+
+
+def _expanded(relayed: Iterable[RelayPath]) -> Iterator[RelayPath]:
+    for each in relayed:
+        if each.dialect is Dialect.GEMINI and each.operation is Operation.GENERATE and each.path.endswith("/models/*"):
+            for verb, operation in _GEMINI_VERBS.items():
+                yield replace(each, path=each.path[:-1] + "{model}:" + verb, operation=operation)
+        else:
+            yield each
 
 
 _METHODS = frozenset({"get", "post", "put", "delete", "patch", "head", "options"})
@@ -80,7 +100,7 @@ def _relay_operation(each: RelayPath, method: str, names: set[str]) -> Json:
         "operationId": _unique(f"{each.dialect.value}_{each.operation.value}", names),
         "summary": _summary(each),
         "tags": [f"relay {each.dialect.value}"],
-        "security": [{"l402": []}, {"bearer": []}, {"api_key": []}, {"google_key": []}],
+        "security": _SECURITY,
         "parameters": [{"$ref": "#/components/parameters/Deposit"}],
         "responses": _relay_responses(each),
     }
@@ -155,45 +175,55 @@ def _answer(schema: str, description: str) -> Json:
     }
 
 
-def _get(name: str, summary: str, answers: Mapping[str, Json], *, secured: bool = False) -> Json:
-    operation: Json = {"operationId": name, "summary": summary, "tags": ["farebox"], "responses": dict(answers)}
-    if secured:
-        operation["security"] = [{"l402": []}, {"bearer": []}, {"api_key": []}, {"google_key": []}]
-    return operation
+def _get(name: str, summary: str, answers: Mapping[str, Json]) -> Json:
+    return {"operationId": name, "summary": summary, "tags": ["farebox"], "responses": dict(answers)}
+
+
+def _post(name: str, summary: str, answers: Mapping[str, Json]) -> Json:
+    refusals = _problems("402", "400", "401", "403", "404", "409", "413", "422", "429", "503")
+    return {
+        **_get(name, summary, {**answers, **refusals}),
+        "parameters": [{"$ref": "#/components/parameters/IdempotencyKey"}],
+    }
+
+
+def _secured(operation: Json) -> Json:
+    return {**operation, "security": _SECURITY}
 
 
 def _own_paths() -> Json:
     """What Farebox serves by itself."""
-    refusals = _problems("402", "400", "403", "429", "503")
-    balance = _get("balance", "What is left of an agent's credit", {"200": _answer("Balance", "The balance"), **refusals},
-                   secured=True)  # fmt: skip
-    record = _get("request_record", "What a request used and cost, during and after it",
-                  {"200": _answer("RequestRecord", "The record"), **_problems("402", "400", "401", "403", "404", "503")},
-                  secured=True)  # fmt: skip
-    refund = _get("refund", "Pays what is left of a credit back over Lightning",
-                  {"200": _answer("Refund", "The refund"), **refusals, **_problems("409", "413", "422")},
-                  secured=True)  # fmt: skip
-    refund["parameters"] = [{"$ref": "#/components/parameters/IdempotencyKey"}]
+    refusals = _problems("402", "400", "401", "403", "404", "409", "413", "422", "429", "503")
+    balance = _get(
+        "balance", "What is left of an agent's credit", {"200": _answer("Balance", "The balance"), **refusals}
+    )
+    record = _get(
+        "request_record",
+        "What a request used and cost, during and after it",
+        {"200": _answer("RequestRecord", "The record"), **refusals},
+    )
+    refund = _post(
+        "refund", "Pays what is left of a credit back over Lightning", {"200": _answer("Refund", "The refund")}
+    )
     refund["requestBody"] = {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/RefundRequest"}}},
     }
+    revoke = _post(
+        "revoke", "Makes a token, and all made from it, worthless", {"200": _answer("Revoked", "It is revoked")}
+    )
     text = {"description": "Prometheus' text", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    ready = {"200": _answer("Health", "It can"), "503": _answer("Health", "It cannot")}
     return {
-        "/l402/balance": {"get": balance},
-        "/l402/refund": {"post": refund},
-        "/api/requests/{id}": {**_with_parameters("/api/requests/{id}"), "get": record},
+        "/l402/balance": {"get": _secured(balance)},
+        "/l402/refund": {"post": _secured(refund)},
+        "/l402/revoke": {"post": _secured(revoke)},
+        "/api/requests/{id}": {**_with_parameters("/api/requests/{id}"), "get": _secured(record)},
         "/.well-known/l402.json": {
             "get": _get("l402_discovery", "How to pay here", {"200": _answer("Object", "The service's description")})
         },
         "/openapi.json": {"get": _get("openapi", "This description", {"200": _answer("Object", "OpenAPI 3.1")})},
         "/health/live": {"get": _get("live", "Whether the process runs", {"200": _answer("Health", "It does")})},
-        "/health/ready": {
-            "get": _get(
-                "ready",
-                "Whether it can serve",
-                {"200": _answer("Health", "It can"), "503": _answer("Health", "It cannot")},
-            )
-        },
+        "/health/ready": {"get": _get("ready", "Whether it can serve", ready)},
         "/metrics": {"get": _get("metrics", "Counters of all workers", {"200": text})},
     }

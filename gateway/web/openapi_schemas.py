@@ -82,6 +82,11 @@ _SCHEMAS: Json = {
             "expires_at": {"type": ["string", "null"], "format": "date-time"},
         },
     },
+    "Revoked": {
+        "type": "object",
+        "required": ["token_id", "revoked"],
+        "properties": {"token_id": _TEXT, "revoked": {"const": True}},
+    },
     "RefundRequest": {
         "type": "object",
         "required": ["payment_request"],
