@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from gateway.core.challenges import ChallengePolicy, Memo, read_memo
-from gateway.core.errors import Unavailable
-from gateway.core.holds import Refused
+from gateway.core.errors import InvalidRequest, Unavailable
+from gateway.core.holds import Credited, Refusal, Refused
 from gateway.core.money import Rate, Unit
 from gateway.core.tokens import account_of
 from gateway.flows.together import Together
@@ -30,6 +31,7 @@ REMEMBERED_RATES = 8_192
 SETTLE_INDEX_MARGIN = 1_000
 KEEP_INDEX_EVERY = 20
 FIRST_PAUSE_S, GREATEST_PAUSE_S = 0.5, 30.0
+WATCH_PAUSE_S = 5.0
 PAGE = 500
 REFUSED_CODE = "credit_refused"
 
@@ -109,6 +111,26 @@ class Crediting:
 
     async def credit_settled(self) -> None:
         """Credit what was paid and not shown yet; runs until cancelled, and begins again wherever it is thrown out."""
+        watch = asyncio.create_task(self._watch_store())
+        try:
+            await self._keep_reading()
+        finally:
+            watch.cancel()
+            await asyncio.wait((watch,))
+
+    async def _watch_store(self) -> None:
+        """A store that runs anew may have lost its last seconds: read the last settled invoices again."""
+        known = ""
+        while True:
+            with suppress(Unavailable):
+                run = await self._book.store_run()
+                if known not in ("", run):
+                    log.warning("the store runs anew; the last settled invoices are read again")
+                    self.rewind()
+                known = run
+            await asyncio.sleep(WATCH_PAUSE_S)
+
+    async def _keep_reading(self) -> None:
         loop, pause_s = asyncio.get_running_loop(), FIRST_PAUSE_S
         while True:
             began_at_s = loop.time()
@@ -139,7 +161,7 @@ class Crediting:
         return missing
 
     def rewind(self) -> None:
-        """The store has gone back in time (another run, a failover): read the last settled invoices again."""
+        """The store may have gone back in time: read the last settled invoices again."""
         if self._reading is not None:
             self._reading.cancel()
 
@@ -172,9 +194,13 @@ class Crediting:
         """Credit what was paid (it can exceed what was asked), once per payment hash; its place is free again. Whether
         this was the once."""
         account, credit_id = account_of(memo.token_id), invoice.payment_hash.hex()
-        credited = await self._ledger.credit(
-            credit_id, account, invoice.paid_msat, unit=Unit.MSAT, rate=memo.rate, source="lightning"
-        )
+        credited: Credited | Refused
+        try:
+            credited = await self._ledger.credit(
+                credit_id, account, invoice.paid_msat, unit=Unit.MSAT, rate=memo.rate, source="lightning"
+            )
+        except InvalidRequest:
+            credited = Refused(Refusal.TOO_GREAT)
         if isinstance(credited, Refused):
             log.error("a settled invoice was not credited: %s, %s", credit_id, credited.reason)
             raise Unavailable("The payment cannot be credited now.", code=REFUSED_CODE, retry_after_s=30)

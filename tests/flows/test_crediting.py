@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from bolthub.delegate import attenuate
 from l402_parts import RATE, Parts, running_parts, shown
 from pymacaroons.serializers import BinarySerializer
+from servers import running_valkey
 
 from gateway.adapters.macaroons import Mint
 from gateway.core.challenges import Memo, write_memo
 from gateway.core.credentials import L402Credential, parse_credential
 from gateway.core.errors import Unavailable
 from gateway.core.holds import Placed, Refusal, Refused
-from gateway.core.money import Rate
+from gateway.core.money import Rate, Unit
 from gateway.core.tokens import account_of
+from gateway.flows.crediting import Crediting
 from gateway.flows.verifying import Forbids, NeedsChallenge, VerifiedPayer
 from gateway.simulators.lightning import PaymentOrder
 
@@ -286,3 +289,115 @@ async def test_a_policy_that_ignores_a_caveat_takes_effect_at_once(parts: Parts)
     assert isinstance(parts.verifier.verify(tagged, parts.context()), VerifiedPayer)
     parts.policy = replace(parts.policy, ignorable_caveats=frozenset())
     assert isinstance(parts.verifier.verify(tagged, parts.context()), Forbids)
+
+
+async def test_a_worker_that_did_not_credit_an_account_asks_the_ledger_for_its_rate(parts: Parts) -> None:
+    _, credential = await parts.bought()
+    payer = parts.payer(credential)
+    await parts.crediting.credit(payer)
+    other = another(parts)
+    assert other.known_rate(payer) is None
+    assert await other.rate_of(payer) == RATE
+    assert other.known_rate(payer) == RATE
+
+
+async def test_a_token_over_an_invoice_that_names_another_is_not_credited(parts: Parts) -> None:
+    challenge, credential = await parts.bought()
+    stolen = parts.mint.mint(
+        payment_hash=challenge.payment_hash, token_id=b"\x09" * 32, service="farebox", expires_at_s=4_000_000_000
+    )
+    outcome = await parts.crediting.credit(parts.payer(shown(stolen, credential.preimage or b"")))
+    assert outcome == NeedsChallenge("the invoice does not belong to the token")
+
+
+async def test_only_so_many_credentials_and_rates_are_remembered(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.flows.verifying.REMEMBERED_CREDENTIALS", 2)
+    monkeypatch.setattr("gateway.flows.crediting.REMEMBERED_RATES", 2)
+    payers = []
+    for _ in range(3):
+        _, credential = await parts.bought()
+        payers.append(parts.payer(credential))
+        await parts.crediting.rate_of(payers[-1])
+    known = [parts.crediting.known_rate(payer) for payer in payers]
+    assert known == [None, RATE, RATE]
+    assert len(parts.verifier._known) == 2
+
+
+async def test_the_stream_begins_again_when_node_and_store_were_away(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.flows.crediting.FIRST_PAUSE_S", 0.01)
+    parts.simulated.faults.refuse = frozenset({"GetInfo"})
+    with following(parts):
+        challenge, _ = await parts.bought(37)
+        await asyncio.sleep(0.05)
+        parts.simulated.faults.refuse = frozenset()
+        await credited(parts, account_of(challenge.token_id), 37_000)
+
+
+async def test_a_payment_that_the_ledger_refuses_keeps_no_other_from_being_credited(parts: Parts) -> None:
+    huge = await parts.challenger.challenge("192.0.2.1", asked_sats=10)
+    inexact = await parts.challenger.challenge("192.0.2.1", asked_sats=10)
+    greatest = 999_999_999_999_999
+    for number in range(9):
+        await parts.ledger.credit(
+            f"pay{number}", account_of(huge.token_id), greatest, unit=Unit.MSAT, rate=RATE, source="lightning"
+        )
+    with following(parts):
+        parts.simulated.settle(huge.payment_hash, amount_msat=greatest)
+        parts.simulated.settle(inexact.payment_hash, amount_msat=greatest + 1)
+        challenge, _ = await parts.bought(38)
+        await credited(parts, account_of(challenge.token_id), 38_000)
+    payer = parts.payer(shown(huge.macaroon, parts.simulated.preimage(huge.payment_hash)))
+    with pytest.raises(Unavailable) as refused:
+        await parts.crediting.credit(payer)
+    assert refused.value.code == "credit_refused"
+
+
+async def test_a_new_store_is_filled_from_the_node(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.flows.crediting.PAGE", 2)
+    bought = [await parts.bought(sats) for sats in (1, 2, 3)]
+    await parts.challenger.challenge("192.0.2.1")
+    await parts.wallet.pay(PaymentOrder(parts.simulated.add_invoice(amount_msat=1_000, memo="coffee")))
+    await parts.crediting.credit(parts.payer(bought[0][1]))
+    assert await parts.crediting.recover() == 2
+    assert await parts.crediting.recover() == 0
+    for sats, (challenge, _) in enumerate(bought, start=1):
+        await credited(parts, account_of(challenge.token_id), sats * 1_000)
+
+
+async def test_a_store_that_runs_anew_gets_back_what_it_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.flows.crediting.WATCH_PAUSE_S", 0.02)
+    options = ("--appendonly", "no", "--save", "", "--enable-debug-command", "yes")
+    with running_valkey(tmp_path, *options) as port:
+        async with running_parts(f"redis://127.0.0.1:{port}/0") as parts:
+            with following(parts):
+                challenge, _ = await parts.bought(39)
+                account = account_of(challenge.token_id)
+                await credited(parts, account, 39_000)
+                run = await parts.book.store_run()
+                with suppress(Unavailable):
+                    await parts.link.command("DEBUG", "RESTART", "0", key="")
+                async with asyncio.timeout(20):
+                    while await now_running(parts) in ("", run):
+                        await asyncio.sleep(0.02)
+                await credited(parts, account, 39_000)
+
+
+async def now_running(parts: Parts) -> str:
+    try:
+        return await parts.book.store_run()
+    except Unavailable:
+        return ""
+
+
+def another(parts: Parts) -> Crediting:
+    """A second worker's."""
+    return Crediting(
+        policy=lambda: parts.policy,
+        node=parts.node,
+        ledger=parts.ledger,
+        mint=parts.mint,
+        book=parts.book,
+        system=parts.clock,
+    )

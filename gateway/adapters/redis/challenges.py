@@ -81,6 +81,12 @@ class RedisChallenges:
         key = f"settled:{_TAG}:{node}"
         await self._link.command("SET", key, index, key=key)
 
+    async def store_run(self) -> str:
+        """Which run of the store this is: changes with a restart or a failover of any of its servers."""
+        replies = await self._link.each_server("INFO", "server")
+        texts = [reply.decode("utf-8", "replace") for reply in replies.values() if isinstance(reply, bytes)]
+        return "+".join(sorted(line for text in texts for line in text.splitlines() if line.startswith("run_id:")))
+
 
 def _sets(address: str, prefix: str) -> list[str]:
     """Open of the address, of the network, in all."""
