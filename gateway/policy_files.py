@@ -13,12 +13,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from gateway.adapters.genai_book import default_book
+from gateway.adapters.genai_book import BookUnreadable, default_book
 from gateway.config import Config
 from gateway.config_reader import ConfigError, FieldProblem, load_yaml, read
 from gateway.core.challenges import ChallengePolicy
 from gateway.core.facts import RequestLimits
-from gateway.core.price_entries import ppm_up
+from gateway.core.price_entries import ProviderEntry, ppm_up
 from gateway.core.prices import PriceBook
 from gateway.core.terms import HoldPolicy
 from gateway.policies import Policies, Reloaded
@@ -72,8 +72,11 @@ def policies_directory(config: Config) -> Path:
     return Path(config.policies_dir) if config.policies_dir else Path(__file__).resolve().parent.parent / "policies"
 
 
-def load_policies(config: Config) -> Policies:
-    """Read the policies of a configuration. Errors: ConfigError with every problem, each with file and path."""
+def load_policies(config: Config, *, default: tuple[ProviderEntry, ...] | None = None) -> Policies:
+    """Read the policies of a configuration, over a default book that is known already or read now.
+
+    Errors: ConfigError with every problem, each with file and path.
+    """
     directory = policies_directory(config)
     texts = _texts(directory)
     problems: list[str] = []
@@ -95,8 +98,10 @@ def load_policies(config: Config) -> Policies:
     if problems or challenges is None:
         raise ConfigError(problems)
     tools = tool_prices(prices.values())
+    if default is None:
+        default = _default_book()
     return Policies(
-        price_book=PriceBook(default_book(), own, rules=rules, tools=tools, margin_ppm=margin_ppm),
+        price_book=PriceBook(default, own, rules=rules, tools=tools, margin_ppm=margin_ppm),
         request_limits=replace(limits.request, priced_tools=frozenset(tools.names)),
         hold=limits.hold,
         challenge=challenges,
@@ -109,11 +114,18 @@ def load_policies(config: Config) -> Policies:
 def reload_policies(current: Policies, config: Config) -> Reloaded:
     """Read everything anew; keep what is in force if anything is wrong."""
     try:
-        return Reloaded(load_policies(config))
+        return Reloaded(load_policies(config, default=current.price_book.default))
     except ConfigError as error:
         return Reloaded(current, error.problems)
     except (OSError, UnicodeDecodeError) as error:
         return Reloaded(current, (str(error),))
+
+
+def _default_book() -> tuple[ProviderEntry, ...]:
+    try:
+        return default_book()
+    except BookUnreadable as error:
+        raise ConfigError([str(error)]) from error
 
 
 def _texts(directory: Path) -> dict[str, str]:

@@ -1,158 +1,47 @@
-"""Reads the default price book (the data of genai-prices) into Farebox's own records, once at start and reload.
+"""The default price book: the data of genai-prices as Farebox's own records.
 
-The library prices a request in 290 us; its data are read here instead, and never touched again per request. A model with a
-kind of price that we do not know is still listed, with what we know of it; one without any stays without a price.
+The library prices a request in 290 us and takes 17 MB; so its data are read once, in a process of their own
+(`genai_export`), and only the records stay. A reload of the policies keeps them: they change with the installed package only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, date, datetime, time
-from decimal import Decimal
-from types import MappingProxyType
+import pickle
+import subprocess
+import sys
+from datetime import date
 
-from genai_prices import types as genai
-from genai_prices.data import providers as genai_providers
+from gateway.core.price_entries import ProviderEntry
 
-from gateway.core.price_entries import (
-    DAY_S,
-    Always,
-    Condition,
-    Daily,
-    Figures,
-    From,
-    ModelEntry,
-    PriceEntry,
-    PriceUnit,
-    ProviderEntry,
-    Step,
-    TierEntry,
-    picousd_up,
-)
+# Far above the half second that it takes, so that a loaded machine does not fail to start.
+EXPORT_TIMEOUT_S = 60
+_COMPACT_DATE_CHARACTERS = 8  # YYYYMMDD
 
-MILLION = 1_000_000
-# Their key -> ours, and how many units the price is for.
-_UNITS: Mapping[str, tuple[PriceUnit, int]] = MappingProxyType(
-    {
-        "input_mtok": (PriceUnit.INPUT, MILLION),
-        "cache_read_mtok": (PriceUnit.CACHED_INPUT, MILLION),
-        "cache_write_mtok": (PriceUnit.CACHE_WRITE, MILLION),
-        "cache_write_1h_mtok": (PriceUnit.CACHE_WRITE_1H, MILLION),
-        "input_audio_mtok": (PriceUnit.INPUT_AUDIO, MILLION),
-        "cache_audio_read_mtok": (PriceUnit.CACHED_INPUT_AUDIO, MILLION),
-        "input_image_mtok": (PriceUnit.INPUT_IMAGE, MILLION),
-        "input_video_mtok": (PriceUnit.INPUT_VIDEO, MILLION),
-        "cache_image_read_mtok": (PriceUnit.CACHED_INPUT_IMAGE, MILLION),
-        "output_mtok": (PriceUnit.OUTPUT, MILLION),
-        "output_reasoning_mtok": (PriceUnit.REASONING, MILLION),
-        "output_audio_mtok": (PriceUnit.OUTPUT_AUDIO, MILLION),
-        "output_image_mtok": (PriceUnit.OUTPUT_IMAGE, MILLION),
-        "output_video_mtok": (PriceUnit.OUTPUT_VIDEO, MILLION),
-        "requests_kcount": (PriceUnit.CALL, 1_000),
-        "audio_hours": (PriceUnit.SECOND, 3_600),
-        "input_audio_hours": (PriceUnit.SECOND, 3_600),
-        "input_mchars": (PriceUnit.CHARACTER, MILLION),
-    }
-)
-_TOOLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "web_searches_kcount": ("web_search", "google_search"),
-        "social_searches_kcount": ("x_search",),
-        "storage_searches_kcount": ("file_search",),
-        "code_executions_kcount": ("code_execution", "code_interpreter"),
-    }
-)
-# Groq bills at least ten seconds a request; the library knows it by these names and not by its data.
-_LEAST_AUDIO_MS: Mapping[tuple[str, str], int] = MappingProxyType(
-    {("groq", "whisper-large-v3"): 10_000, ("groq", "whisper-large-v3-turbo"): 10_000}
-)
-# Contexts that name a service tier; batches and routes of other kinds never pass the relay.
-_TIER_CONTEXTS = frozenset({"service_tier", "speed"})
+
+class BookUnreadable(Exception):
+    """The default price book could not be read; the message says why."""
 
 
 def default_book() -> tuple[ProviderEntry, ...]:
-    """Every provider of the library's data."""
-    return tuple(_provider(each) for each in genai_providers)
+    """Every provider of the library's data. Errors: BookUnreadable."""
+    command = [sys.executable, "-m", "gateway.adapters.genai_export"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=EXPORT_TIMEOUT_S, check=True)
+    except subprocess.CalledProcessError as error:
+        last_line = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        message = f"the default price book (genai-prices) could not be read: {last_line}"
+        raise BookUnreadable(message) from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        message = f"the default price book (genai-prices) could not be read: {error}"
+        raise BookUnreadable(message) from error
+    book: tuple[ProviderEntry, ...] = pickle.loads(done.stdout)  # written by our own module a moment ago
+    return book
 
 
-def _provider(provider: genai.Provider) -> ProviderEntry:
-    return ProviderEntry(
-        provider=provider.id,
-        models=tuple(_model(provider.id, each) for each in provider.models),
-        others=tuple(provider.fallback_model_providers or ()),
-        normalise=_dashed_date,
-    )
-
-
-def _model(provider: str, model: genai.ModelInfo) -> ModelEntry:
-    if isinstance(model.prices, genai.ModelPrice):
-        entries: tuple[PriceEntry, ...] = (_entry(Always(), model.prices),)
-    else:
-        entries = tuple(_entry(_condition(each.constraint), each.prices) for each in model.prices)
-    tiers = [
-        TierEntry(next(iter(variant.when.values())).lower(), _condition(variant.constraint), _figures(variant.prices))
-        for variant in model.price_variants or ()
-        if len(variant.when) == 1 and next(iter(variant.when)) in _TIER_CONTEXTS
-    ]
-    return ModelEntry(
-        model=model.id,
-        matches=model.is_match,
-        entries=entries,
-        tiers=tuple(tiers),
-        else_first=True,
-        least_audio_ms=_LEAST_AUDIO_MS.get((provider, model.id), 0),
-    )
-
-
-def _entry(when: Condition, price: genai.ModelPrice) -> PriceEntry:
-    tools = {
-        name: picousd_up(value, per=1_000)
-        for key, value in vars(price).items()
-        if isinstance(value, Decimal)
-        for name in _TOOLS.get(key, ())
-    }
-    return PriceEntry(when, _figures(price), MappingProxyType(tools), source="genai-prices")
-
-
-def _figures(price: genai.ModelPrice) -> Figures:
-    figures: dict[PriceUnit, tuple[Step, ...]] = {}
-    for key, value in vars(price).items():
-        if key not in _UNITS or value is None:
-            continue
-        unit, per = _UNITS[key]
-        steps = _steps(value, per)
-        known = figures.get(unit)
-        # Two of their kinds may be one of ours (hours of audio, in or out): the dearer counts.
-        if known is None or known[0].picousd < steps[0].picousd:
-            figures[unit] = steps
-    return MappingProxyType(figures)
-
-
-def _steps(value: Decimal | genai.TieredPrices, per: int) -> tuple[Step, ...]:
-    if isinstance(value, genai.TieredPrices):
-        later = (Step(tier.start, picousd_up(tier.price, per=per)) for tier in value.tiers)
-        return (Step(-1, picousd_up(value.base, per=per)), *later)
-    return (Step(-1, picousd_up(value, per=per)),)
-
-
-def _condition(constraint: genai.StartDateConstraint | genai.TimeOfDateConstraint | None) -> Condition:
-    if constraint is None:
-        return Always()
-    if isinstance(constraint, genai.StartDateConstraint):
-        start = datetime.combine(constraint.start_date, time(), tzinfo=UTC)
-        return From(int(start.timestamp()))
-    return Daily(_second_of_day(constraint.start_time), _second_of_day(constraint.end_time))
-
-
-def _second_of_day(moment: time) -> int:
-    utc = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(datetime.combine(date(2000, 1, 1), utc).timestamp()) % DAY_S
-
-
-def _dashed_date(name: str) -> str:
+def dashed_date(name: str) -> str:
     """`gpt-5.2-20251211` as `gpt-5.2-2025-12-11`: some callers write dated names so."""
     head, dash, tail = name.rpartition("-")
-    if not dash or len(tail) != 8 or not tail.isdigit() or not tail.startswith("20"):
+    if not dash or len(tail) != _COMPACT_DATE_CHARACTERS or not tail.isdigit() or not tail.startswith("20"):
         return name
     try:
         day = date(int(tail[:4]), int(tail[4:6]), int(tail[6:]))

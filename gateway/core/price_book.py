@@ -57,7 +57,8 @@ class PriceBook:
         tools: ToolPrices | None = None,
         margin_ppm: int = MARGIN_ONE_PPM,
     ) -> None:
-        self._default = {each.provider: each for each in default}
+        self.default = tuple(default)
+        self._default = {each.provider: each for each in self.default}
         self._own = {each.provider: each for each in own}
         self.tools = tools or ToolPrices()
         self._margin_ppm = margin_ppm

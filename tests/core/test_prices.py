@@ -351,7 +351,7 @@ def test_every_model_of_the_book_costs_what_the_book_says_within_a_picousd_a_uni
 
 
 def test_every_unit_of_the_book_is_one_that_we_know() -> None:
-    from gateway.adapters.genai_book import _TOOLS, _UNITS
+    from gateway.adapters.genai_export import _TOOLS, _UNITS
 
     known = {*_UNITS, *_TOOLS, *_UNCOUNTED, "output_citation_mtok"}
     for provider in genai_providers:
