@@ -142,14 +142,12 @@ def ppm_up(margin: Decimal) -> int:
 
 def holds(when: Condition, now_s: float) -> bool:
     """Whether a condition holds at an instant (unix seconds)."""
-    match when:
-        case Always():
-            return True
-        case From(start_s):
-            return now_s >= start_s
-        case Daily(start_s, end_s):
-            second = now_s % DAY_S
-            return start_s <= second < end_s if start_s <= end_s else second >= start_s or second < end_s
+    if isinstance(when, From):
+        return now_s >= when.start_s
+    if isinstance(when, Daily):
+        second, start_s, end_s = now_s % DAY_S, when.start_s, when.end_s
+        return start_s <= second < end_s if start_s <= end_s else second >= start_s or second < end_s
+    return True
 
 
 def next_change_s(conditions: Iterable[Condition], now_s: float) -> float | None:
