@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from gateway.core.dialects.reading import escapes_letters
 from gateway.core.facts import RequestFacts
 from gateway.core.json_spans import Member, members, skip_space
 from gateway.core.operations import Operation
@@ -33,6 +34,18 @@ _PLACES = {
     Operation.OLLAMA_CHAT: ((b'"options"',), b'"options":{"num_predict":%d}'),
     Operation.OLLAMA_GENERATE: ((b'"options"',), b'"options":{"num_predict":%d}'),
 }
+# The names of a dialect's output limits, wherever they stand; an operation that is not here has none.
+_LIMITS = {
+    Operation.CHAT: (b'"max_tokens"', b'"max_completion_tokens"'),
+    Operation.COMPLETIONS: (b'"max_tokens"',),
+    Operation.MESSAGES: (b'"max_tokens"',),
+    Operation.RESPONSES: (b'"max_output_tokens"',),
+    Operation.GENERATE: (b'"maxOutputTokens"', b'"max_output_tokens"'),
+    Operation.STREAM_GENERATE: (b'"maxOutputTokens"', b'"max_output_tokens"'),
+    Operation.OLLAMA_CHAT: (b'"num_predict"',),
+    Operation.OLLAMA_GENERATE: (b'"num_predict"',),
+}
+_LIMIT_VALUE = re.compile(rb"[ \t\r\n]*+:[ \t\r\n]*+([0-9]++)")
 _USAGE = b'{"include_usage":true}'
 
 
@@ -41,19 +54,36 @@ def splice(
 ) -> bytes:
     """The body with usage asked for and no output limit above `output_limit_tokens` (None: limits stay as they are)."""
     asks = include_usage and operation in (Operation.CHAT, Operation.COMPLETIONS)
-    if asks and b'"stream_options"' not in body and b"\\u" not in body:
-        body, asks = _inserted_first(body, b'"stream_options":' + _USAGE), False
-    if output_limit_tokens is not None and facts.output_limit_tokens is None and b"\\u" not in body:
-        body, output_limit_tokens = _limited_first(operation, body, facts.model, output_limit_tokens)
-    if not asks and output_limit_tokens is None:
+    limit = output_limit_tokens if operation in _LIMITS else None
+    if not escapes_letters(body):  # else a name could be there that a byte search does not see
+        if asks and b'"stream_options"' not in body:
+            body, asks = _inserted_first(body, b'"stream_options":' + _USAGE), False
+        if limit is not None:
+            change = _limited_first if facts.output_limit_tokens is None else _lowered_alone
+            body, limit = change(operation, body, facts.model, limit)
+    if not asks and limit is None:
         return body
     listed = members(body)
     edits: list[Edit] = []
     if asks:
         edits += _usage_edits(body, listed)
-    if output_limit_tokens is not None:
-        edits += _limit_edits(operation, body, listed, facts.model, output_limit_tokens)
+    if limit is not None:
+        edits += _limit_edits(operation, body, listed, facts.model, limit)
     return _applied(body, edits)
+
+
+def _lowered_alone(operation: Operation, body: bytes, model: str, limit: int) -> tuple[bytes, int | None]:
+    """The next common case, one limit: it was read from its place, so if its name stands in the body only once, that is the
+    place. Gives the limit back where there are more."""
+    found = [(body.find(name), name) for name in _LIMITS[operation] if name in body]
+    if len(found) != 1 or body.find(found[0][1], found[0][0] + 1) >= 0:
+        return body, limit
+    value = _LIMIT_VALUE.match(body, found[0][0] + len(found[0][1]))
+    if value is None:
+        return body, limit
+    if int(value.group(1)) <= limit:
+        return body, None
+    return b"%s%d%s" % (body[: value.start(1)], limit, body[value.end(1) :]), None
 
 
 def _limited_first(operation: Operation, body: bytes, model: str, limit: int) -> tuple[bytes, int | None]:

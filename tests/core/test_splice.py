@@ -84,6 +84,30 @@ def test_a_spliced_chat_is_the_same_chat_with_just_that_change(
     assert after == expected
 
 
+@given(
+    st.dictionaries(texts | st.just("max_tokens_"), values | st.just({"max_tokens": 9}), max_size=4),
+    st.integers(1, 60),
+    st.integers(1, 60),
+    layouts,
+    st.sampled_from(["first", "last"]),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_limit_that_was_read_is_lowered_in_its_place_however_often_its_name_stands_elsewhere(
+    rest: dict[str, Any], named: int, limit: int, layout: Any, where: str
+) -> None:
+    pair = {"model": "m", "max_tokens": named}
+    value = {**pair, **rest} if where == "first" else {**rest, **pair}
+    value |= pair
+    body = written(value, layout)
+    facts = RequestFacts("m", output_limit_tokens=named)
+    after = splice(Operation.MESSAGES, body, facts, include_usage=False, output_limit_tokens=limit)
+    assert json.loads(after) == {**value, "max_tokens": min(named, limit)}
+
+
+def test_what_is_no_json_passes_where_there_is_no_limit_to_set() -> None:
+    assert splice(Operation.RAW, b"\x00\xff", FACTS, include_usage=True, output_limit_tokens=5) == b"\x00\xff"
+
+
 @given(st.dictionaries(texts, values, max_size=6), st.integers(1, 10**7), layouts)
 @settings(max_examples=150, deadline=None)
 def test_only_the_limit_is_inserted_and_every_other_byte_stays(value: dict[str, Any], limit: int, layout: Any) -> None:
