@@ -6,6 +6,7 @@ from enum import Enum, auto
 
 from gateway.core.facts import RequestFacts
 from gateway.core.headers import Headers, header_value
+from gateway.core.operations import Dialect
 
 # The upstream refused us, not the payer: its key, or its own bill. Never shown as the payer's fault.
 _OUR_FAULT = frozenset({401, 402, 407})
@@ -21,7 +22,7 @@ class AnswerKind(Enum):
     OUR_FAULT = auto()  # the upstream refused our own credential
 
 
-def kind_of(status: int, headers: Headers, facts: RequestFacts) -> AnswerKind:
+def kind_of(status: int, headers: Headers, facts: RequestFacts, dialect: Dialect) -> AnswerKind:
     """Classify by status and media type."""
     if status in _OUR_FAULT:
         return AnswerKind.OUR_FAULT
@@ -31,7 +32,8 @@ def kind_of(status: int, headers: Headers, facts: RequestFacts) -> AnswerKind:
     if media in {b"text/event-stream", b"application/x-ndjson", b"application/jsonl"}:
         return AnswerKind.STREAM
     if media == b"application/json" or media.endswith(b"+json") or media == b"":
-        return AnswerKind.STREAM if facts.stream else AnswerKind.WHOLE
+        # Gemini streams a JSON array; everybody else who answers a stream with JSON does not stream.
+        return AnswerKind.STREAM if facts.stream and dialect is Dialect.GEMINI else AnswerKind.WHOLE
     if media == b"text/plain":
         return AnswerKind.WHOLE
     return AnswerKind.BINARY

@@ -121,7 +121,7 @@ class Relay:
         try:
             answer = await self._open(call, admitted, trace)
             try:
-                match kind_of(answer.status, answer.headers, admitted.facts):
+                match kind_of(answer.status, answer.headers, admitted.facts, admitted.match.dialect):
                     case AnswerKind.OUR_FAULT:
                         await self._settler.void(work)
                         raise UpstreamFailed("the upstream refused the gateway's own credential or account")
@@ -222,7 +222,7 @@ class Relay:
     async def _relay_free(self, call: Call, admitted: Admitted, outlet: Outlet, trace: Trace) -> None:
         answer = await self._open(call, admitted, trace)
         try:
-            if kind_of(answer.status, answer.headers, admitted.facts) is AnswerKind.OUR_FAULT:
+            if kind_of(answer.status, answer.headers, admitted.facts, admitted.match.dialect) is AnswerKind.OUR_FAULT:
                 raise UpstreamFailed("the upstream refused the gateway's own credential or account")
             await self._pass_on(call, answer, outlet, trace)
         finally:
