@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import grpc.aio
 from gateway import lnrpc
 from gateway.adapters.lnd_wire import (
     Connection,
+    about_us,
     final_refusal,
     invoice_of,
     no_such_invoice,
@@ -136,15 +137,21 @@ class LndNode:
         """Every invoice settled after this index, for ever. An event can come twice. After zero: of the past, those among
         the newest thousand invoices."""
         last, pause_s = after_settle_index, _FIRST_PAUSE_S
+        lost = False
         while not self._closed:
             start = last if last == after_settle_index else max(last - _REWIND, after_settle_index, 1)
             try:
                 async with aclosing(self._settled_since(start)) as events:
                     async for invoice in events:
-                        last, pause_s = max(last, invoice.settle_index), _FIRST_PAUSE_S
+                        last, pause_s, lost = max(last, invoice.settle_index), _FIRST_PAUSE_S, False
                         yield invoice
             except errors.Unavailable as error:
-                _log.warning("lost the node's settled invoices, trying again in %.1f s: %s", pause_s, error.detail)
+                if self._closed:
+                    return
+                # Once an outage: a node that is away for a day must not fill the log.
+                if not lost:
+                    _log.warning("lost the node's settled invoices, trying again: %s", error.detail)
+                lost = True
             # Workers that lost the node together should not come back together.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
@@ -156,10 +163,15 @@ class LndNode:
             if settle_index == 0:
                 for invoice in await self._newest_settled():
                     yield invoice
-            async for message in call:
+            # Only the reading is guarded: what is thrown at a yield is the caller's.
+            while True:
+                with self._open():
+                    message = await call.read()
+                if message is grpc.aio.EOF:
+                    return
                 if message.state == lnrpc.lightning.Invoice.SETTLED:
                     yield invoice_of(message)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
+        except grpc.aio.AioRpcError as error:
             raise unavailable(error) from error
         finally:
             call.cancel()
@@ -191,8 +203,8 @@ class LndNode:
                 await self._call(lnrpc.DECODE_PAY_REQ, lnrpc.lightning.PayReqString(pay_req=payment_request))
             )
         except grpc.aio.AioRpcError as error:
-            # lnd gives a reason of its own for each way to misspell an invoice, all of them as UNKNOWN; so is a wrong macaroon.
-            if error.code() is grpc.StatusCode.UNKNOWN and not _about_macaroon(error):
+            # lnd has a sentence for each way to misspell an invoice, all of them as UNKNOWN.
+            if error.code() is grpc.StatusCode.UNKNOWN and not about_us(error):
                 raise errors.InvalidRequest(
                     f"This is not a BOLT11 invoice that our node can read: {error.details()}", param="payment_request"
                 ) from error
@@ -217,12 +229,13 @@ class LndNode:
         )
         last: Payment | None = None
         try:
-            call = self._method(lnrpc.SEND_PAYMENT)(
-                request, timeout=timeout_s + self._payment_grace_s, metadata=self._metadata
-            )
-            async for message in call:
-                last = payment_of(message)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
+            with self._open():
+                call = self._method(lnrpc.SEND_PAYMENT)(
+                    request, timeout=timeout_s + self._payment_grace_s, metadata=self._metadata
+                )
+                async for message in call:
+                    last = payment_of(message)
+        except grpc.aio.AioRpcError as error:
             if last is None:
                 return await self._refused(payment_request, error)
         if last is None:
@@ -231,11 +244,9 @@ class LndNode:
             )
         return last
 
-    async def _refused(self, payment_request: str, error: Exception) -> Payment:
+    async def _refused(self, payment_request: str, error: grpc.aio.AioRpcError) -> Payment:
         """The node took no payment this time; it may have done so before, and then that is the answer."""
         _, payment_hash = request_head(payment_request)
-        if not isinstance(error, grpc.aio.AioRpcError) or not payment_hash:
-            raise unavailable(error) from error
         refusal = final_refusal(error)
         if refusal is None and error.code() is not grpc.StatusCode.ALREADY_EXISTS:
             raise unavailable(error) from error
@@ -248,11 +259,12 @@ class LndNode:
         """How an outgoing payment stands now."""
         request = lnrpc.router.TrackPaymentRequest(payment_hash=payment_hash)
         try:
-            call = self._method(lnrpc.TRACK_PAYMENT)(request, timeout=self._deadline_s, metadata=self._metadata)
-            message = await call.read()
-            call.cancel()
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
-            if isinstance(error, grpc.aio.AioRpcError) and no_such_payment(error):
+            with self._open():
+                call = self._method(lnrpc.TRACK_PAYMENT)(request, timeout=self._deadline_s, metadata=self._metadata)
+                message = await call.read()
+                call.cancel()
+        except grpc.aio.AioRpcError as error:
+            if no_such_payment(error):
                 return Payment(payment_hash, "unknown")
             raise unavailable(error) from error
         if message is grpc.aio.EOF:
@@ -283,9 +295,20 @@ class LndNode:
             raise unavailable(error) from error
 
     async def _call(self, method: lnrpc.Method, request: Any) -> Any:
-        try:
+        with self._open():
             return await self._method(method)(request, timeout=self._deadline_s, metadata=self._metadata)
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Closing the channel cancels the calls on it: to their callers, who are not cancelled, the node is unavailable."""
+        try:
+            yield
         except grpc.aio.UsageError as error:
+            raise unavailable(error) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if not self._closed or (task is not None and task.cancelling()):
+                raise
             raise unavailable(error) from error
 
     def _method(self, method: lnrpc.Method) -> Any:
@@ -306,9 +329,3 @@ class LndNode:
             response_deserializer=method.response.FromString,
         )
         return self._calls.setdefault(method.path, stub)
-
-
-def _about_macaroon(error: grpc.aio.AioRpcError) -> bool:
-    """Whether a refusal is about our macaroon: lnd gives those as UNKNOWN, too."""
-    said = (error.details() or "").lower()
-    return any(word in said for word in ("macaroon", "permission denied", "verification failed"))

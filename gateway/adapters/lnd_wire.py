@@ -48,6 +48,8 @@ _FINAL_REFUSALS = {
     "invalid bech32": "unreadable_invoice",
     "invoice is malformed": "unreadable_invoice",
 }
+# "... enable full RPC access", "the RPC server is in the process of starting up": a node that is not ready says RPC.
+_ABOUT_US = ("macaroon", "permission denied", "verification failed", "rpc ")
 _UNKNOWN_INVOICE = ("unable to locate invoice", "there are no existing invoices")
 _UNKNOWN_PAYMENT = "payment isn't initiated"
 
@@ -163,6 +165,12 @@ def final_refusal(error: grpc.aio.AioRpcError) -> str | None:
     """The word for a refusal to pay that will not change, or None: then nothing is known about the payment."""
     said = (error.details() or "").lower()
     return next((word for sentence, word in _FINAL_REFUSALS.items() if sentence in said), None)
+
+
+def about_us(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a refusal is about our macaroon, or the node is only starting: lnd gives these as UNKNOWN, too."""
+    said = (error.details() or "").lower()
+    return any(word in said for word in _ABOUT_US)
 
 
 def no_such_invoice(error: grpc.aio.AioRpcError) -> bool:
