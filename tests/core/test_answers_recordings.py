@@ -89,7 +89,7 @@ def by_the_price_book(exchange: dict[str, Any], operation: Operation) -> tuple[i
         except (ValueError, LookupError):
             continue
         return tuple(
-            value or 0
+            int(value or 0)
             for value in (
                 found.input_tokens,
                 found.cache_read_tokens,
