@@ -13,6 +13,7 @@ from gateway.adapters.redis.memory import MemoryWatch
 from gateway.adapters.redis.spool import PostSpool
 from gateway.background import Background
 from gateway.config import Config
+from gateway.upkeep_assembly import Upkeep, open_upkeep
 
 
 @dataclass(slots=True)
@@ -23,6 +24,7 @@ class Store:
     ledger: RedisLedger
     spool: PostSpool
     worker: str
+    upkeep: Upkeep
 
 
 async def open_store(
@@ -43,4 +45,7 @@ async def open_store(
         ledger.memory_is_short = short
 
     background.run("memory watch", MemoryWatch(link, tell=tell).run)
-    return Store(link, ledger, spool, worker)
+    upkeep = await open_upkeep(
+        stack, link=link, ledger=ledger, spool=spool, worker=worker, data_dir=config.data_dir, background=background
+    )
+    return Store(link, ledger, spool, worker, upkeep)

@@ -98,12 +98,13 @@ class HoldSweep:
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """A job. `lease` None: every worker does it for itself (its own spool). `once` gives what it did, for the
-    report."""
+    report. `released` is called in each turn in which another worker has the lease."""
 
     name: str
     every_s: float
     once: Callable[[], Awaitable[object]]
     lease: SweepLease | None = None
+    released: Callable[[], None] | None = None
 
 
 class Report(Protocol):
@@ -135,6 +136,8 @@ async def _run(sweep: Sweep, report: Report) -> None:
             try:
                 if sweep.lease is None or await sweep.lease.take():
                     report(sweep.name, await sweep.once(), None)
+                elif sweep.released is not None:
+                    sweep.released()
             except (Unavailable, OSError) as error:
                 report(sweep.name, None, error)
             except Exception as error:

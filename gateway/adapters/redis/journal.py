@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -57,29 +58,24 @@ class Drained:
     mismatches: list[History] = field(default_factory=list)
 
 
-class JournalDrain:
-    """Drains into `segments`. Run it under a lease; two at once are kept apart by the segments' lock on one machine."""
+class StoreHistory:
+    """Compares the store with the marks on disk. Reads only, so every worker may: at start-up, and the drain in each
+    turn."""
 
-    def __init__(self, link: Link, books: Books, segments: Segments) -> None:
+    def __init__(self, link: Link, books: Books) -> None:
         self._link = link
         self._books = books
-        self._segments = segments
-        self._trimmed: dict[int, int] = {}
-        self._trim_due_s: dict[int, float] = {}
 
-    async def check_history(self) -> list[History]:
-        """Compare the store with the marks: at start-up, after a restart of the store, and before each turn's trimming
-        goes on. Errors: Unavailable."""
-        found = await asyncio.gather(
-            *(self._check_partition(partition, mark) for partition, mark in list(self._segments.marks.items()))
-        )
+    async def check(self, marks: Mapping[int, Mark]) -> list[History]:
+        """Every partition that knows less than its mark, or something else. Errors: Unavailable."""
+        found = await asyncio.gather(*(self._check_partition(partition, mark) for partition, mark in marks.items()))
         return [history for history in found if history is not None]
 
     async def _check_partition(self, partition: int, mark: Mark) -> History | None:
         last = await self.last_number(partition)
         if last < mark.number:
             return History(partition, mark.number, last, "the store has gone back in time")
-        text = await self._entry(partition, mark.number)
+        text = await self.entry(partition, mark.number)
         if text is not None and entry_digest(text) != mark.digest:
             return History(partition, mark.number, last, "the store has another entry under this number")
         return None
@@ -90,11 +86,27 @@ class JournalDrain:
         newest = await self._link.command("XREVRANGE", key, "+", "-", "COUNT", 1, key=key)
         return int(newest[0][0].split(b"-")[1]) if newest else (await self._books.opening(partition))[0]
 
-    async def _entry(self, partition: int, number: int) -> str | None:
+    async def entry(self, partition: int, number: int) -> str | None:
         """An entry's text; None once it is trimmed."""
         key = f"{keys.partition_tag(partition)}journal"
         found = await self._link.command("XRANGE", key, f"0-{number}", f"0-{number}", key=key)
         return found[0][1][1].decode() if found else None
+
+
+class JournalDrain:
+    """Drains into `segments`. Run it under a lease; two at once are kept apart by the segments' lock on one machine."""
+
+    def __init__(self, link: Link, books: Books, segments: Segments) -> None:
+        self._link = link
+        self._books = books
+        self._segments = segments
+        self._history = StoreHistory(link, books)
+        self._trimmed: dict[int, int] = {}
+        self._trim_due_s: dict[int, float] = {}
+
+    async def check_history(self) -> list[History]:
+        """Compare the store with what was drained here. Errors: Unavailable."""
+        return await self._history.check(dict(self._segments.marks))
 
     async def once(self) -> Drained:
         """Drain what there is. A turn with a mismatch writes and trims nothing of that partition.
@@ -152,7 +164,7 @@ class JournalDrain:
         lost. Gives what was accepted. Errors: Unavailable."""
         accepted = await self.check_history()
         for history in accepted:
-            text = await self._entry(history.partition, history.found) if history.found else None
+            text = await self._history.entry(history.partition, history.found) if history.found else None
             digest = entry_digest(text) if text is not None else ""
             self._segments.reset_mark(history.partition, Mark(history.found, digest) if history.found else None)
         return accepted

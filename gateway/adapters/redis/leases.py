@@ -34,7 +34,7 @@ class Lease:
         self._holder = holder
         self._life_ms = life_ms
         self._take = load("lease_take")
-        self._leave = load("lease_leave")
+        self._leave = load("compare_delete")
         self._until_s = float("-inf")
 
     @property
@@ -69,6 +69,10 @@ class WorkerLease:
     def held(self) -> bool:
         """Whether the lease certainly stands."""
         return self._lease.held
+
+    async def take(self) -> None:
+        """Take it before the first hold is placed. Errors: Unavailable."""
+        await self._lease.take()
 
     async def run(self) -> None:
         """Renew until cancelled, then give the lease up. A worker ends its holds before it ends this."""

@@ -1,0 +1,75 @@
+"""`farebox reconcile`: bring the books to rest, check them, and freeze what does not fit.
+
+Exit code 0: in order; 1: something does not fit, a line each; 2: it could not be looked at. `--accept` is for people
+who have looked at what an earlier run found: it goes on from where the store stands and lifts the general freeze. It
+repairs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from gateway.adapters.redis.segments import BrokenChain, SegmentsInUse, verify_chain
+from gateway.cli.store import OpenStore, open_for_command
+from gateway.config import Config, load_config
+from gateway.config_reader import ConfigError
+from gateway.core.errors import Problem
+from gateway.flows.reconcile import LEASE_WAIT_S
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `farebox reconcile`."""
+    parser.add_argument("--config", type=Path, required=True, help="the YAML file; every key is in config.example.yaml")
+    parser.add_argument("--accept", action="store_true", help="go on from where the store stands, lift the freeze")
+    parser.add_argument("--files", action="store_true", help="read all drained journal files and check their chain")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reconcile, and print the report."""
+    try:
+        return asyncio.run(reconcile(load_config(args.config), accept=args.accept, files=args.files))
+    except (ConfigError, Problem, OSError) as error:
+        print(f"farebox: {error}", file=sys.stderr)
+        return 2
+
+
+async def reconcile(config: Config, *, accept: bool = False, files: bool = False) -> int:
+    """The exit code. Errors: Problem, OSError."""
+    async with open_for_command(config) as store:
+        if accept and not await _accept(store):
+            return 2
+        print(f"waiting up to {LEASE_WAIT_S:g} s for workers to show that they live", flush=True)
+        report = await store.upkeep.reconciler.run()
+        print("\n".join(report.lines()))
+        reason = await store.upkeep.freezer.look()
+        if reason is not None:
+            print(f"no hold is placed: {reason}\nlook into it, then run: farebox reconcile --accept")
+        chain_holds = not files or _chain_holds(config)
+        return 0 if report.clean and reason is None and chain_holds else 1
+
+
+async def _accept(store: OpenStore) -> bool:
+    try:
+        for history in await store.upkeep.drainer.accept():
+            print(f"accepted: {history}")
+    except SegmentsInUse:
+        print("a gateway on this machine drains the journal: stop it first", file=sys.stderr)
+        return False
+    except BrokenChain as error:
+        print(f"not accepted, the journal's files were changed: {error}", file=sys.stderr)
+        return False
+    await store.upkeep.freezer.thaw()
+    return True
+
+
+def _chain_holds(config: Config) -> bool:
+    try:
+        last = verify_chain(config.data_dir)
+    except BrokenChain as error:
+        print(f"the journal's files were changed: {error}")
+        return False
+    print(f"the chain of the journal's files holds: {sum(last.values())} entries in {len(last)} partitions")
+    return True
