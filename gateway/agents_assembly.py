@@ -11,6 +11,7 @@ from gateway.adapters.absent_node import AbsentNode
 from gateway.adapters.lnd import LndNode
 from gateway.adapters.macaroons import Mint, load_master_secrets
 from gateway.adapters.metrics import Metrics
+from gateway.adapters.rates import Feed, FeedRates, FixedRate
 from gateway.adapters.redis.challenges import RedisChallenges
 from gateway.adapters.redis.idempotency import RedisIdempotency
 from gateway.adapters.redis.refunds import RedisRefunds
@@ -18,7 +19,6 @@ from gateway.adapters.system import Machine
 from gateway.background import Background
 from gateway.config import Config
 from gateway.core.challenges import ChallengePolicy
-from gateway.core.money import Rate
 from gateway.core.refunds import RefundPolicy
 from gateway.flows.agents import AgentDesk
 from gateway.flows.challenging import Challenger
@@ -60,7 +60,9 @@ async def open_agents(
     stack.push_async_callback(node.close)
     mint = Mint(_master_secrets(config))
     book = RedisChallenges(store.link)
-    rates = _FixedRate(config)
+    rates = _rates(config)
+    await rates.start()
+    stack.push_async_callback(rates.close)
 
     def challenge_policy() -> ChallengePolicy:
         return policies().challenge
@@ -110,9 +112,14 @@ def _master_secrets(config: Config) -> tuple[bytes, ...]:
     return load_master_secrets({}, Path(config.data_dir))
 
 
-class _FixedRate:
-    def __init__(self, config: Config) -> None:
-        self._rate = Rate(config.rates.fixed_microusd_per_btc or 0)
-
-    def current(self) -> Rate | None:
-        return self._rate if self._rate.microusd_per_btc else None
+def _rates(config: Config) -> FixedRate | FeedRates:
+    rates = config.rates
+    if rates.fixed_microusd_per_btc is not None:
+        return FixedRate(rates.fixed_microusd_per_btc)
+    return FeedRates(
+        [Feed(url=each.url, path=each.path) for each in rates.feeds],
+        stale_s=rates.stale_s,
+        refresh_s=rates.refresh_s,
+        timeout_s=rates.timeout_s,
+        spread_ppm=rates.spread_ppm,
+    )
