@@ -145,6 +145,7 @@ class _Auth:
                 else:
                     event = payer.act(command)
         finally:
+            flow.close()
             entry.leave()
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
@@ -171,6 +172,7 @@ class _Auth:
                 else:
                     event = await asyncio.to_thread(payer.act, command)
         finally:
+            flow.close()
             entry.leave()
 
 

@@ -13,13 +13,14 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.client.challenges import BadChallenge, NoChallenge, read_challenge
+from gateway.client.challenges import BadChallenge, Challenge, NoChallenge, read_challenge
 from gateway.client.purse import Payment, PaymentState, Purse, Refusal
 
 PAYMENT_REQUIRED = 402
 SERVER_ERROR = 500
-# The SDK's own request, a token of this service, one bought by another call, one bought now.
-SENDS_MOST = 4
+# So many tokens that other calls bought are tried before one is bought: where many calls share a small credit, each new
+# token may be spent before the last call comes to show it.
+OTHERS_MOST = 2
 # A payment that is still open so long after its invoice ended blocks its host no longer; it goes on counting as spent.
 LOST_AFTER_S = 3_600
 
@@ -96,39 +97,46 @@ Flow = Generator[Command, Any, None]
 
 def call(purse: Purse, origin: str, *, secure: bool) -> Flow:
     """One call of an agent. `secure`: the address may be trusted with tokens and payments."""
-    shown = purse.token(origin) if secure else None
-    tried: set[str] = set()
-    has_paid = False
-    for _ in range(SENDS_MOST):
-        answer: Answered = yield Send(shown)
-        if shown is not None:
-            tried.add(shown.payment_hash)
-        if answer.status != PAYMENT_REQUIRED:
-            if shown is not None and answer.status < SERVER_ERROR:
-                purse.served(shown)
-            return
-        challenge = read_challenge(answer.challenges, now_s=answer.now_s)
-        if isinstance(challenge, NoChallenge):
-            return
-        if isinstance(challenge, BadChallenge):
-            yield Refuse(Refusal("bad_challenge", challenge.reason))
-            return
-        refusal = _forbidden(answer, origin, secure=secure, has_paid=has_paid)
-        if refusal is not None:
-            yield Refuse(refusal)
-            return
-        now_s: float = yield Enter()
-        bought = purse.token(origin, challenge.service)
-        if bought is None or bought.payment_hash in tried:
-            got = yield from _buy(purse, challenge, origin, now_s)
-            yield Leave()
-            if isinstance(got, Refusal):
-                yield Refuse(got)
+    with purse.using() as use:
+        shown = use.shows(purse.token(origin) if secure else None)
+        tried: set[str] = set()
+        has_paid = False
+        while True:
+            answer: Answered = yield Send(shown)
+            if answer.status != PAYMENT_REQUIRED:
+                if shown is not None and answer.status < SERVER_ERROR:
+                    purse.served(shown)
                 return
-            bought, has_paid = got, True
-        else:
+            challenge = _payable(answer, origin, secure=secure, has_paid=has_paid)
+            if isinstance(challenge, NoChallenge):
+                return
+            if isinstance(challenge, Refusal):
+                yield Refuse(challenge)
+                return
+            if shown is not None:
+                tried.add(shown.payment_hash)
+            now_s: float = yield Enter()
+            bought = purse.token(origin, challenge.service)
+            if bought is None or bought.payment_hash in tried or len(tried) > OTHERS_MOST:
+                use.shows(None)
+                got = yield from _buy(purse, challenge, origin, now_s)
+                if isinstance(got, Refusal):
+                    yield Leave()
+                    yield Refuse(got)
+                    return
+                bought, has_paid = got, True
+            shown = use.shows(bought)
             yield Leave()
-        shown = bought
+
+
+def _payable(answer: Answered, origin: str, *, secure: bool, has_paid: bool) -> Challenge | NoChallenge | Refusal:
+    """The challenge of a 402, if it may be paid."""
+    challenge = read_challenge(answer.challenges, now_s=answer.now_s)
+    if isinstance(challenge, NoChallenge):
+        return challenge
+    if isinstance(challenge, BadChallenge):
+        return Refusal("bad_challenge", challenge.reason)
+    return _forbidden(answer, origin, secure=secure, has_paid=has_paid) or challenge
 
 
 def _forbidden(answer: Answered, origin: str, *, secure: bool, has_paid: bool) -> Refusal | None:
@@ -141,7 +149,7 @@ def _forbidden(answer: Answered, origin: str, *, secure: bool, has_paid: bool) -
     return None
 
 
-def _buy(purse: Purse, challenge: Any, origin: str, now_s: float) -> Generator[Command, Any, Payment | Refusal]:
+def _buy(purse: Purse, challenge: Challenge, origin: str, now_s: float) -> Generator[Command, Any, Payment | Refusal]:
     """A paid token: of an earlier payment that has come through, or of a new one."""
     earlier = purse.open_payment(origin)
     if earlier is not None:

@@ -10,7 +10,9 @@ cap; a payment whose outcome is unknown counts as spent, and nothing more is pai
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -82,12 +84,27 @@ class Refusal:
     detail: str
 
 
+class Use:
+    """Which token a call shows at the moment."""
+
+    def __init__(self, purse: Purse) -> None:
+        self._purse = purse
+        self._token: Payment | None = None
+
+    def shows(self, token: Payment | None) -> Payment | None:
+        """From now on this one, or none. Gives it back."""
+        self._purse.mark(self._token, token)
+        self._token = token
+        return token
+
+
 class Purse:
     """Safe to share between threads and loops."""
 
     def __init__(self, caps: Caps, payments: Iterable[Payment] = ()) -> None:
         self.caps = caps
         self._payments: dict[str, Payment] = {}
+        self._shown: Counter[str] = Counter()  # tokens that calls under way show
         self._lock = threading.Lock()
         self.merge(payments)
 
@@ -112,7 +129,7 @@ class Purse:
             return max(
                 (
                     payment
-                    for payment in self._payments.values()
+                    for payment in reversed(self._payments.values())
                     if payment.state is PaymentState.PAID
                     and payment.origin == origin
                     and service in {None, payment.service}
@@ -172,6 +189,24 @@ class Purse:
         if not payment.served:
             self._put(replace(payment, served=True))
 
+    @contextmanager
+    def using(self) -> Iterator[Use]:
+        """One call's way through its tokens."""
+        use = Use(self)
+        try:
+            yield use
+        finally:
+            use.shows(None)
+
+    def mark(self, before: Payment | None, after: Payment | None) -> None:
+        """A call shows another token than before. While a call shows it, a token is not judged as unserved."""
+        with self._lock:
+            if before is not None:
+                self._shown[before.payment_hash] -= 1
+            if after is not None:
+                self._shown[after.payment_hash] += 1
+            self._shown += Counter()  # drops what nobody shows
+
     def spent_msat(self, *, now_s: float, origin: str | None = None) -> int:
         """What the last 24 hours cost, fees and open payments included."""
         with self._lock:
@@ -211,7 +246,8 @@ class Purse:
         own = [each for each in self._payments.values() if each.origin == origin and each.state is PaymentState.PAID]
         last_served_s = max((each.started_at_s for each in own if each.served), default=0.0)
         since_s = max(last_served_s, now_s - UNSERVED_PAUSE_S)
-        return sum(1 for each in own if not each.served and each.started_at_s > since_s)
+        unserved = [each for each in own if not each.served and each.started_at_s > since_s]
+        return sum(1 for each in unserved if not self._shown[each.payment_hash])
 
     def _forget(self, now_s: float) -> None:
         for payment in list(self._payments.values()):
