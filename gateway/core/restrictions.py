@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import assert_never
 from urllib.parse import unquote
 
 from gateway.core.caveats import (
@@ -160,7 +161,9 @@ class _Folding:
             case Spend(most_msat):
                 return self._count(Measure.MONEY, most_msat, signature)
             case Ignored():
-                pass
+                return None
+            case _:
+                assert_never(caveat)
         return None
 
     def _count(self, measure: Measure, most: int, signature: bytes) -> Denied | None:

@@ -6,6 +6,7 @@ import hmac
 import os
 import stat
 from base64 import b64decode, b64encode
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,10 +14,10 @@ import pytest
 from bolthub.delegate import attenuate
 from hypothesis import given
 from hypothesis import strategies as st
-from pymacaroons import Macaroon, Verifier
+from pymacaroons import Caveat, Macaroon, Verifier
 from pymacaroons.serializers import BinarySerializer
 
-from gateway.adapters.macaroons import ENVIRONMENT_NAME, IDENTIFIER, Mint, load_master_secrets
+from gateway.adapters.macaroons import ENVIRONMENT_NAME, IDENTIFIER, Mint, _create, load_master_secrets
 from gateway.core.tokens import Unverified, Verified
 
 NEW, OLD = b"n" * 32, b"o" * 32
@@ -150,3 +151,20 @@ def test_a_secret_that_is_too_short_is_refused(tmp_path: Path, text: str) -> Non
 
 def test_tokens_are_standard_base64_with_padding() -> None:
     assert b64encode(b64decode(MINTED, validate=True)).decode() == MINTED
+
+
+def test_third_party_caveats_are_refused() -> None:
+    macaroon = theirs(RAW)
+    macaroon.caveats.append(Caveat(caveat_id="third", verification_key_id="key", location="there", version=2))
+    assert MINT.verify(bytes(BinarySerializer().serialize_raw(macaroon))) == Unverified(
+        "third-party caveats cannot be verified here"
+    )
+
+
+def test_of_two_processes_that_start_together_one_makes_the_secret(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        loaded = list(pool.map(lambda _: load_master_secrets({}, tmp_path), range(16)))
+    assert len(set(loaded)) == 1
+    _create(tmp_path / "master-secret")
+    assert load_master_secrets({}, tmp_path) == loaded[0]
+    assert os.listdir(tmp_path) == ["master-secret"]

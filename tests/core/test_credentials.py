@@ -154,6 +154,17 @@ def test_what_cannot_be_read_is_malformed_or_without_preimage(value: bytes) -> N
     assert isinstance(parsed, Malformed) or (isinstance(parsed, L402Credential) and parsed.preimage is None)
 
 
+@pytest.mark.parametrize("value", [b"zz", b"abc", b"ab" * 10_000, "\u00e9".encode()])
+def test_a_hexadecimal_header_that_is_none_is_malformed(value: bytes) -> None:
+    assert isinstance(parse_credential([(b"macaroon", value)]), Malformed)
+
+
+def test_a_key_may_name_its_scheme_but_holds_one_credential() -> None:
+    assert parse_credential([(b"x-api-key", b"L402 " + STD + b":" + HEX)]) == parse_credential(FORMS["plain"])
+    two = b"L402 " + STD + b":" + HEX + b", L402 " + STD + b":" + HEX
+    assert isinstance(parse_credential([(b"x-api-key", two)]), Malformed)
+
+
 @pytest.mark.parametrize(
     "headers",
     [

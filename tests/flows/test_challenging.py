@@ -12,10 +12,13 @@ import bolt11
 import pytest
 from l402_parts import RATE, Parts, running_parts, shown
 
+from gateway.adapters.lnd import LndNode
 from gateway.core.challenges import Challenge, read_memo
 from gateway.core.errors import RateLimited, Unavailable
 from gateway.core.holds import Placed
 from gateway.core.tokens import Verified
+from gateway.flows.challenging import Challenger
+from gateway.ports import Invoice
 
 
 @pytest.fixture
@@ -207,3 +210,39 @@ async def test_expired_challenges_count_no_more(parts: Parts) -> None:
                 await asyncio.sleep(0.05)
             else:
                 break
+
+
+class Confused(LndNode):
+    """A node whose invoice is for another payment than it says."""
+
+    async def add_invoice(self, *, amount_msat: int, memo: str, expiry_s: int) -> Invoice:
+        invoice = await super().add_invoice(amount_msat=amount_msat, memo=memo, expiry_s=expiry_s)
+        return replace(invoice, payment_hash=bytes(32))
+
+
+async def test_an_invoice_for_another_payment_is_never_handed_out(parts: Parts) -> None:
+    node = Confused.open(
+        parts.simulated.address, tls_cert=parts.simulated.tls_cert_pem, macaroon=parts.simulated.macaroon_hex
+    )
+    challenger = Challenger(
+        policy=lambda: parts.policy,
+        node=node,
+        rates=parts.rates,
+        mint=parts.mint,
+        book=parts.book,
+        system=parts.clock,
+    )
+    with pytest.raises(Unavailable) as refused:
+        await challenger.challenge("192.0.2.1")
+    assert refused.value.code == "lightning_unavailable"
+    await node.close()
+
+
+async def test_a_place_is_given_back_once(parts: Parts) -> None:
+    await parts.book.release(b"never")
+    await parts.challenger.challenge("192.0.2.1")
+    key = "challenge:{p00}:all"
+    (nonce,) = await parts.link.command("ZRANGE", key, 0, -1, key=key)
+    for _ in range(2):
+        await parts.book.release(bytes.fromhex(nonce.decode()))
+    assert await parts.link.command("ZCARD", key, key=key) == 0

@@ -384,6 +384,22 @@ async def test_a_store_that_runs_anew_gets_back_what_it_lost(tmp_path: Path, mon
                 await credited(parts, account, 39_000)
 
 
+async def test_a_store_that_is_away_ends_a_recovery_loudly(parts: Parts) -> None:
+    await parts.bought()
+    await parts.link.close()
+    with pytest.raises(Unavailable):
+        await parts.crediting.recover()
+
+
+async def test_a_fault_of_our_own_ends_the_loop_loudly(parts: Parts) -> None:
+    parts.crediting.rewind()  # before the loop has begun there is nothing to read again
+    await parts.bought()
+    parts.policy = None  # type: ignore[assignment]
+    with pytest.raises(AttributeError):
+        async with asyncio.timeout(10):
+            await parts.crediting.credit_settled()
+
+
 async def now_running(parts: Parts) -> str:
     try:
         return await parts.book.store_run()

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from bolthub.delegate import attenuate
-from l402_parts import Parts, running_parts, shown
+from l402_parts import RATE, Parts, running_parts, shown
 from servers import flush, running_valkey
 
 from gateway.core.errors import Conflict, Forbidden, InvalidRequest, RateLimited, Unavailable
 from gateway.core.holds import Balance, Placed, Posted
+from gateway.core.money import Rate, Unit
 from gateway.core.refunds import Refund, RefundState
 from gateway.flows.verifying import NeedsChallenge, VerifiedPayer
 from gateway.simulators.bolt11 import decode
@@ -320,6 +321,198 @@ async def test_an_intent_of_another_run_of_the_store_is_written_anew_before_it_i
     assert ended is not None
     assert ended.run_id == begun.run_id
     assert (await balance_of(parts, payer)).posted == 100_000
+
+
+async def test_a_refund_at_an_old_rate_is_held_at_the_new_one(parts: Parts) -> None:
+    payer = await funded(parts)
+    await parts.ledger.credit("other", payer.account, 1_000, unit=Unit.MSAT, rate=Rate(7), source="lightning")
+    assert parts.crediting.known_rate(payer) == RATE
+    done = await refund(parts, payer, parts.wallet.add_invoice(amount_msat=100_000))
+    assert done.state is RefundState.PAID
+    assert parts.crediting.known_rate(payer) == Rate(7)
+
+
+async def test_a_token_that_was_not_paid_on_a_credited_account_needs_a_challenge(parts: Parts) -> None:
+    payer = await funded(parts)
+    top_up = await parts.challenger.challenge("192.0.2.1", top_up_of=payer.top_up_of)
+    parts.simulated.accept(top_up.payment_hash)
+    unpaid = parts.payer(shown(top_up.macaroon, parts.simulated.preimage(top_up.payment_hash)))
+    outcome = await parts.refunder.refund(unpaid, parts.wallet.add_invoice(amount_msat=1_000))
+    assert isinstance(outcome, NeedsChallenge)
+    assert await parts.refunds.unfinished() == []
+
+
+async def test_a_refund_that_another_worker_drives_is_told_as_it_stands(parts: Parts) -> None:
+    payer = await funded(parts)
+    invoice = parts.wallet.add_invoice(amount_msat=100_000)
+    payment_hash = decode(invoice).payment_hash
+    await parts.refunds.lock(payment_hash, "another", life_ms=60_000)
+    assert (await refund(parts, payer, invoice)).state is RefundState.INTENDED
+    assert (await parts.node.track(payment_hash)).state == "unknown"
+    await parts.refunds.unlock(payment_hash, "another")
+    assert (await refund(parts, payer, invoice)).state is RefundState.PAID
+
+
+async def test_a_frozen_account_and_a_changed_balance_say_so(parts: Parts) -> None:
+    payer = await funded(parts)
+    invoice = parts.wallet.add_invoice(amount_msat=900_000)
+    begun = await parts.refunder._intent(payer, invoice)
+    assert isinstance(begun, Refund)
+    placed = await parts.place(payer, 500_000, "ffee")
+    assert isinstance(placed, Placed)
+    with pytest.raises(InvalidRequest):
+        await refund(parts, payer, invoice)
+    await parts.ledger.void(placed.hold_id, account=payer.account)
+    await parts.ledger.freeze(payer.account)
+    with pytest.raises(Unavailable) as refused:
+        await refund(parts, payer, invoice)
+    assert refused.value.code == "frozen"
+    await parts.ledger.unfreeze(payer.account)
+    assert (await refund(parts, payer, invoice)).state is RefundState.PAID
+
+
+async def test_a_hold_that_is_gone_and_cannot_be_placed_again_sends_nothing(parts: Parts) -> None:
+    without_waiting(parts)
+    payer = await funded(parts)
+    begun = await half_done(parts, payer, parts.wallet.add_invoice(amount_msat=100_000), "hold")
+    await parts.refunds.advance(begun.at(RefundState.HELD, run_id="another"), expected=RefundState.INTENDED)
+    await parts.ledger.void(begun.hold_id, account=begun.account)
+    await parts.refunder.sweep()
+    assert (await parts.node.track(begun.payment_hash)).state == "unknown"
+    parts.clock.ahead_s = 100_000
+    await until(parts, begun, RefundState.FAILED)
+    assert (await balance_of(parts, payer)).available == 1_000_000
+
+
+async def test_an_intent_that_never_becomes_durable_is_not_sent(parts: Parts) -> None:
+    without_waiting(parts)
+    parts.refund_policy = replace(parts.refund_policy, answer_within_s=10.0)
+    await parts.link.command("CONFIG", "SET", "appendfsync", "everysec", key="")
+    try:
+        payer = await funded(parts)
+        begun = await half_done(parts, payer, parts.wallet.add_invoice(amount_msat=100_000), "hold")
+        await parts.refunds.advance(begun.at(RefundState.HELD), expected=RefundState.INTENDED)
+        parts.refund_policy = replace(parts.refund_policy, durable_after_ms=-1_000)
+        await parts.link.command("CONFIG", "SET", "appendonly", "no", key="")
+        await parts.refunder.sweep()
+        assert (await parts.node.track(begun.payment_hash)).state == "unknown"
+    finally:
+        await parts.link.command("CONFIG", "SET", "appendfsync", "always", key="")
+        await parts.link.command("CONFIG", "SET", "appendonly", "yes", key="")
+
+
+async def test_a_payment_that_went_through_after_it_was_given_up_is_still_charged(parts: Parts) -> None:
+    without_waiting(parts)
+    payer = await funded(parts)
+    begun = await half_done(parts, payer, parts.wallet.add_invoice(amount_msat=100_000), "payment")
+    await parts.ledger.void(begun.hold_id, account=begun.account)
+    await until(parts, begun, RefundState.PAID)
+    balance = await balance_of(parts, payer)
+    assert (balance.available, balance.held) == (900_000, 0)
+
+
+async def test_a_refund_whose_hold_was_charged_and_forgotten_is_not_charged_again(parts: Parts) -> None:
+    without_waiting(parts)
+    payer = await funded(parts)
+    begun = await half_done(parts, payer, parts.wallet.add_invoice(amount_msat=100_000), "post")
+    key = f"{{p{payer.token[:2]}}}h:{begun.hold_id}"
+    assert await parts.link.command("DEL", key, key=key) == 1
+    await until(parts, begun, RefundState.PAID)
+    assert (await balance_of(parts, payer)).posted == 100_000
+
+
+async def test_a_refund_whose_hold_another_has_charged_otherwise_is_left_for_a_person(parts: Parts) -> None:
+    without_waiting(parts)
+    payer = await funded(parts)
+    paid = await half_done(parts, payer, parts.wallet.add_invoice(amount_msat=100_000), "payment")
+    unpaid = await half_done(parts, payer, parts.wallet.add_invoice(amount_msat=100_000), "hold")
+    await parts.refunds.advance(unpaid.at(RefundState.HELD), expected=RefundState.INTENDED)
+    for one in (paid, unpaid):
+        await parts.ledger.post(one.hold_id, 7, account=one.account)
+    parts.clock.ahead_s = 100_000
+    await parts.refunder.sweep()
+    assert len(await parts.refunds.unfinished()) == 2
+
+
+async def test_refunds_are_seen_through_in_the_background_also_when_node_and_store_are_away(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.flows.refunding.SWEEP_PAUSE_S", 0.01)
+    without_waiting(parts)
+    payer = await funded(parts)
+    begun = await half_done(parts, payer, parts.wallet.add_invoice(amount_msat=100_000), "intent")
+    parts.simulated.faults.refuse = frozenset({"*"})
+    task = asyncio.create_task(parts.refunder.see_through())
+    try:
+        await asyncio.sleep(0.1)
+        parts.simulated.faults.refuse = frozenset()
+        async with asyncio.timeout(10):
+            while (found := await parts.refunds.find(begun.payment_hash)) and found.state is not RefundState.PAID:
+                await asyncio.sleep(0.01)
+    finally:
+        task.cancel()
+    assert (await balance_of(parts, payer)).posted == 100_000
+
+
+async def test_an_unknown_refund_does_not_advance(parts: Parts) -> None:
+    payer = await funded(parts)
+    begun = await half_done(parts, payer, parts.wallet.add_invoice(amount_msat=100_000), "intent")
+    with pytest.raises(ValueError, match="no such refund"):
+        await parts.refunds.advance(replace(begun, payment_hash=bytes(32)), expected=RefundState.INTENDED)
+
+
+async def test_a_retry_waits_for_its_time(parts: Parts) -> None:
+    without_waiting(parts)
+    parts.refund_policy = replace(parts.refund_policy, first_retry_s=60.0, greatest_retry_s=60.0)
+    payer = await funded(parts)
+    parts.simulated.faults.fail_payments = "NO_ROUTE"
+    begun = await half_done(parts, payer, parts.wallet.add_invoice(amount_msat=100_000), "intent")
+    await parts.refunder.sweep()
+    parts.simulated.faults.fail_payments = ""
+    await parts.refunder.sweep()
+    found = await parts.refunds.find(begun.payment_hash)
+    assert found is not None
+    assert found.state is RefundState.HELD
+    parts.clock.ahead_s = 61
+    await parts.refunder.sweep()
+    found = await parts.refunds.find(begun.payment_hash)
+    assert found is not None
+    assert found.state is RefundState.PAID
+
+
+async def test_a_worker_that_comes_late_finds_the_refund_ended_and_sends_nothing(parts: Parts) -> None:
+    payer = await funded(parts)
+    begun = await refunder_intent(parts, payer)
+    stale = replace(begun, run_id="another")
+    assert (await refund(parts, payer, begun.payment_request)).state is RefundState.PAID
+    late, refused = await parts.refunder._payouts.drive(stale)
+    assert (late.state, refused) == (RefundState.PAID, None)
+    assert await parts.refunder._payouts._until_durable(stale.at(RefundState.HELD)) is None
+    assert (await balance_of(parts, payer)).posted == 100_000
+
+
+async def refunder_intent(parts: Parts, payer: VerifiedPayer) -> Refund:
+    begun = await parts.refunder._intent(payer, parts.wallet.add_invoice(amount_msat=100_000))
+    assert isinstance(begun, Refund)
+    return begun
+
+
+async def test_a_rate_that_never_rests_ends_in_a_conflict(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unmended(*_: object) -> Rate:
+        return RATE
+
+    monkeypatch.setattr(parts.refunder, "_mend", unmended)
+    payer = await funded(parts)
+    await parts.ledger.credit("other", payer.account, 1_000, unit=Unit.MSAT, rate=Rate(7), source="lightning")
+    with pytest.raises(Conflict):
+        await refund(parts, payer, parts.wallet.add_invoice(amount_msat=100_000))
+    assert await parts.refunds.unfinished() == []
+
+
+async def test_a_listed_refund_without_a_record_is_passed_over(parts: Parts) -> None:
+    key = "refund:{p00}:unfinished"
+    await parts.link.command("ZADD", key, 1, "ab" * 32, key=key)
+    assert await parts.refunder.sweep() == 1
 
 
 async def until(parts: Parts, begun: Refund, state: RefundState) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -28,6 +28,7 @@ class Agent:
     http: httpx.AsyncClient
     macaroon: str
     preimage: str
+    desk: L402Desk
 
     @property
     def proof(self) -> dict[str, str]:
@@ -71,7 +72,7 @@ async def agent(durable_port: int) -> AsyncIterator[Agent]:
         app = Starlette(routes=l402_routes(desk), exception_handlers={Problem: on_problem})
         challenge, credential = await parts.bought()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://farebox") as http:
-            yield Agent(parts, http, challenge.macaroon, (credential.preimage or b"").hex())
+            yield Agent(parts, http, challenge.macaroon, (credential.preimage or b"").hex(), desk)
 
 
 async def test_a_balance_shows_what_was_bought_and_what_is_left(agent: Agent) -> None:
@@ -224,3 +225,42 @@ async def test_the_description_tells_how_to_pay(agent: Agent) -> None:
     assert described["service"] == "farebox"
     assert described["deposit"]["default_sats"] == 1_000
     assert described["refund"] == "/l402/refund"
+
+
+async def test_a_payment_that_is_not_settled_needs_a_challenge_on_every_path(agent: Agent) -> None:
+    challenge = await agent.parts.challenger.challenge("192.0.2.1")
+    agent.parts.simulated.accept(challenge.payment_hash)
+    preimage = agent.parts.simulated.preimage(challenge.payment_hash).hex()
+    headers = {"authorization": f"L402 {challenge.macaroon}:{preimage}"}
+    body = {"payment_request": agent.parts.wallet.add_invoice(amount_msat=1_000)}
+    for method, path in (("GET", "/l402/balance"), ("POST", "/l402/refund"), ("POST", "/l402/revoke")):
+        answer = await agent.http.request(method, path, headers=headers, json=body)
+        assert answer.status_code == 402
+        assert answer.headers["www-authenticate"].startswith("L402 ")
+
+
+async def test_a_refund_in_flight_is_not_the_last_answer_under_its_key(agent: Agent) -> None:
+    parts = agent.parts
+    parts.refund_policy = replace(parts.refund_policy, answer_within_s=0.2)
+    parts.simulated.faults.keep_payments_in_flight = True
+    invoice = parts.wallet.add_invoice(amount_msat=1_000)
+    waiting = (await agent.refund(invoice, **{"idempotency-key": "k1"})).json()
+    assert (waiting["state"], waiting["refunded_msat"]) == ("in_flight", 0)
+    parts.simulated.release(bytes.fromhex(waiting["payment_hash"]))
+    async with asyncio.timeout(10):
+        while (paid := (await agent.refund(invoice, **{"idempotency-key": "k1"})).json())["state"] != "paid":
+            await asyncio.sleep(0.02)
+    assert paid["refunded_msat"] == 1_000
+
+
+async def test_a_key_that_is_too_long_is_refused(agent: Agent) -> None:
+    answer = await agent.refund("lnbc1", **{"idempotency-key": "k" * 256})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "idempotency-key")
+
+
+async def test_where_the_node_may_not_pay_refunds_are_forbidden(agent: Agent) -> None:
+    desk = replace(agent.desk, refunder=None)
+    app = Starlette(routes=l402_routes(desk), exception_handlers={Problem: on_problem})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://farebox") as http:
+        answer = await http.post("/l402/refund", json={"payment_request": "lnbc1"}, headers=agent.proof)
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
