@@ -121,10 +121,8 @@ def _limit_edits(operation: Operation, body: bytes, listed: Sequence[Member], mo
             return _lowered(body, 0, listed, ("max_output_tokens",), limit, "max_output_tokens")
         case Operation.GENERATE | Operation.STREAM_GENERATE:
             holders, names = ("generationConfig", "generation_config"), ("maxOutputTokens", "max_output_tokens")
-        case Operation.OLLAMA_CHAT | Operation.OLLAMA_GENERATE:
+        case _:  # Ollama's: `_LIMITS` lets no other come here
             holders, names = ("options",), ("num_predict",)
-        case _:
-            return []
     for member in listed:
         if member.name in holders and body[member.value_start : member.value_start + 1] == b"{":
             inner = members(body, member.value_start)

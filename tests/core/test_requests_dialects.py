@@ -211,3 +211,21 @@ def test_ollamas_pictures_and_thoughts_count() -> None:
     assert llama(think=False, model="qwen3").shows_all
     assert param_of(llama, think=3) == "think"
     assert param_of(llama, messages="hello") == "messages"
+
+
+@pytest.mark.parametrize(
+    ("members", "param"),
+    [
+        ({"generationConfig": {"responseModalities": "TEXT"}}, "generationConfig.responseModalities"),
+        ({"generationConfig": {"thinkingConfig": 1}}, "generationConfig.thinkingConfig"),
+        ({"tools": ["googleSearch"]}, "tools[0]"),
+        ({"serviceTier": 5}, "serviceTier"),
+    ],
+)
+def test_odd_shapes_of_geminis_members_are_refused_by_name(members: dict[str, Any], param: str) -> None:
+    assert param_of(gemini, **members) == param
+
+
+def test_geminis_priority_is_told_and_its_standard_is_none() -> None:
+    assert gemini(serviceTier="SERVICE_TIER_PRIORITY").service_tier == "priority"
+    assert gemini(service_tier="standard").service_tier is None

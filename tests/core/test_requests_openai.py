@@ -228,3 +228,42 @@ def test_every_operation_has_a_reader() -> None:
     from gateway.core.requests import _READERS
 
     assert set(_READERS) == set(Operation)
+
+
+@pytest.mark.parametrize(
+    ("operation", "members", "param"),
+    [
+        (Operation.COMPLETIONS, {"prompt": ["a"] * 129}, "prompt"),
+        (Operation.CHAT, {"provider": "openai"}, "provider"),
+        (Operation.CHAT, {"plugins": "web"}, "plugins"),
+        (Operation.CHAT, {"use_beam_search": 1}, "use_beam_search"),
+        (Operation.RESPONSES, {"plugins": [{"id": "file-parser"}]}, "plugins[0].id"),
+        (Operation.RESPONSES, {"models": ["o1-pro"]}, "models"),
+        (Operation.RESPONSES, {"preset": "mine"}, "preset"),
+        (Operation.RESPONSES, {"tools": [{"type": "namespace", "tools": 1}]}, "tools[0].tools"),
+        (Operation.RESPONSES, {"tools": [{"type": "web_search", "max_uses": 0}]}, "tools[0].max_uses"),
+        (Operation.SPEECH, {"input": "a" * 1_000_001}, "input"),
+        (Operation.RESPONSES, {"input": ["text"]}, "input[0]"),
+        (Operation.RESPONSES, {"input": 5}, "input"),
+    ],
+)
+def test_other_odd_members_are_refused_by_name(operation: Operation, members: dict[str, Any], param: str) -> None:
+    assert refused(operation, **members) == param
+
+
+def test_plugins_and_providers_that_cost_nothing_more_pass() -> None:
+    assert (
+        read(Operation.CHAT, BARE, plugins=[{"id": "response-healing"}], provider={"order": ["x"]}, models=[]).tools
+        == ()
+    )
+    assert read(Operation.CHAT, BARE, search_parameters={"mode": "off"}).tools == ()
+    assert read(Operation.RESPONSES, plugins=[{"id": "web"}]).tools == (("web_search", 10),)
+    assert read(Operation.CHAT, plugins=[{"id": "web"}]).tools == (("web_search", 10),)
+    uses = [{"type": "openrouter:web_search", "parameters": {"max_uses": 1}}]
+    assert read(Operation.CHAT, tools=uses).tools == (("web_search", 1),)
+
+
+def test_half_drawn_pictures_are_counted() -> None:
+    plain = read(Operation.IMAGES_GENERATIONS, prompt="a", stream=True).output_limit_tokens
+    shown = read(Operation.IMAGES_GENERATIONS, prompt="a", stream=True, partial_images=3).output_limit_tokens
+    assert plain is not None and shown == plain + 300

@@ -104,6 +104,16 @@ def test_a_limit_that_was_read_is_lowered_in_its_place_however_often_its_name_st
     assert json.loads(after) == {**value, "max_tokens": min(named, limit)}
 
 
+def test_a_name_that_stands_once_but_as_a_value_is_not_taken_for_the_limit() -> None:
+    body = b'{"model":"gpt-4o","max_completion_tokens":90,"user":"max_tokens"}'
+    facts = read_request(Operation.CHAT, body, limits=LIMITS)
+    after = splice(Operation.CHAT, body, facts, include_usage=False, output_limit_tokens=7)
+    assert after == b'{"model":"gpt-4o","max_completion_tokens":7,"user":"max_tokens"}'
+    foreign = splice(Operation.CHAT, b'{"user":"max_tokens"}', RequestFacts("m", output_limit_tokens=1),
+                     include_usage=False, output_limit_tokens=7)  # fmt: skip
+    assert json.loads(foreign) == {"max_tokens": 7, "user": "max_tokens"}
+
+
 def test_what_is_no_json_passes_where_there_is_no_limit_to_set() -> None:
     assert splice(Operation.RAW, b"\x00\xff", FACTS, include_usage=True, output_limit_tokens=5) == b"\x00\xff"
 
@@ -137,6 +147,7 @@ def test_only_the_limit_is_inserted_and_every_other_byte_stays(value: dict[str, 
         (Operation.CHAT, b'{"max_tokens":100,"max_completion_tokens":5}', b'{"max_tokens":7,"max_completion_tokens":5}'),
         (Operation.CHAT, b'{"max_tokens":null}', b'{"max_tokens":7}'),
         (Operation.CHAT, b'{"max\\u005ftokens":100}', b'{"max\\u005ftokens":7}'),
+        (Operation.COMPLETIONS, b'{"max_tokens":100,"user":"max_tokens"}', b'{"max_tokens":7,"user":"max_tokens"}'),
         (Operation.EMBEDDINGS, b'{"input":"a"}', b'{"input":"a"}'),
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 
@@ -161,6 +163,40 @@ async def test_the_log_has_one_line_a_request_with_what_it_cost() -> None:
         "usage": USAGE.as_members(),
     }  # fmt: skip
     assert second["reason"] == "unknown_route" and "hold" not in second
+
+
+async def test_lines_beyond_the_bound_are_counted_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.adapters.accesslog.GREATEST_WAITING", 1)
+    reader, writer = os.pipe()
+    log = AccessLog(lambda: 0.0, descriptor=writer)
+    for _ in range(3):
+        log.finished(settled())
+    task = asyncio.ensure_future(log.run())
+    while log._waiting:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await log.flush()
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        lines = [json.loads(line) for line in stream]
+    assert lines[-1] == {"event": "log_lines_dropped", "count": 2}
+
+
+async def test_numbers_are_written_while_the_worker_runs_and_a_full_disk_stops_nobody(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.open()
+    metrics.finished(settled())
+    task = asyncio.ensure_future(metrics.run())
+    while b"posted" not in (tmp_path / "0.json").read_bytes():
+        await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    (tmp_path / "0.part").mkdir()
+    metrics.write()
+    assert metrics.write_failures == 1
+    (tmp_path / "0.part").rmdir()
+    metrics.close()
 
 
 async def test_a_reader_that_has_gone_loses_lines_and_stops_nobody() -> None:

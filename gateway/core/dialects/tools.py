@@ -88,9 +88,6 @@ class ToolFees:
         calls = self._limits.tool_calls_each if most is None else most
         self._calls[name] = max(calls, self._calls.get(name, 0))
 
-    def __bool__(self) -> bool:
-        return bool(self._calls)
-
     def bounded(self, most_in_all: int | None) -> tuple[tuple[str, int], ...]:
         """The tools with their greatest numbers of calls, none above what the request allows in all."""
         return tuple(
