@@ -11,13 +11,17 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from bolthub._engine import parse_challenge as bolthub_parse
 from bolthub.delegate import attenuate
 from hypothesis import given
 from hypothesis import strategies as st
+from l402_requests.challenge import parse_challenge as l402_requests_parse
 from pymacaroons import Caveat, Macaroon, Verifier
 from pymacaroons.serializers import BinarySerializer
 
 from gateway.adapters.macaroons import ENVIRONMENT_NAME, IDENTIFIER, Mint, _create, load_master_secrets
+from gateway.core.challenges import Challenge, www_authenticate
+from gateway.core.money import Rate
 from gateway.core.tokens import Unverified, Verified
 
 NEW, OLD = b"n" * 32, b"o" * 32
@@ -168,3 +172,19 @@ def test_of_two_processes_that_start_together_one_makes_the_secret(tmp_path: Pat
     _create(tmp_path / "master-secret")
     assert load_master_secrets({}, tmp_path) == loaded[0]
     assert os.listdir(tmp_path) == ["master-secret"]
+
+
+def test_clients_that_we_did_not_write_read_the_challenge() -> None:
+    challenge = Challenge(
+        macaroon=MINTED,
+        invoice="lnbcrt210n1invoice",
+        payment_hash=HASH,
+        token_id=TOKEN,
+        amount_sats=21,
+        rate=Rate(1),
+        expires_at_s=1,
+    )
+    header = www_authenticate(challenge)
+    assert bolthub_parse(header) == (MINTED, challenge.invoice)
+    parsed = l402_requests_parse(header)
+    assert (parsed.macaroon, parsed.invoice) == (MINTED, challenge.invoice)
