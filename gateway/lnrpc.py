@@ -1,8 +1,9 @@
 """lnd's gRPC messages: the one place where the compiled protocol of lnd is loaded.
 
-The package lnd-grpc-client carries the compiled messages, but its own `__init__` imports a client that rests on aiogrpc, which
-nobody keeps any more: a new Python could break it at import, and with it every gateway. So the compiled modules are loaded
-beside that `__init__`, which never runs. The messages are generated code without types, hence `Any`.
+The package lnd-grpc-client carries the compiled messages, but its own `__init__` imports a client that rests on
+aiogrpc, which nobody keeps any more: a new Python could break it at import, and with it every gateway. So the
+compiled modules are loaded beside that `__init__`, which never runs. The messages are generated code without types,
+hence `Any`.
 
 `Method` names one call with its two message classes, so that the adapter and the simulated node spell each path once.
 """
@@ -19,7 +20,7 @@ _PACKAGE = "lndgrpc"
 
 
 def _compiled(*names: str) -> tuple[Any, ...]:
-    """Import `lndgrpc.compiled.NAME` without running `lndgrpc/__init__.py`; an already imported package stays as it is."""
+    """Import `lndgrpc.compiled.NAME` without running `lndgrpc/__init__.py`; a package that is imported already stays."""
     if _PACKAGE in sys.modules:
         return tuple(importlib.import_module(f"{_PACKAGE}.compiled.{name}") for name in names)
     spec = importlib.util.find_spec(_PACKAGE)

@@ -2,10 +2,11 @@
 
 Rules:
 * Every call has a deadline. A node that is away, slow or refuses us raises `Unavailable(lightning_unavailable)`.
-* A payment is `failed` only when the node says so, or refuses its invoice for a reason that cannot change *and* knows no payment
-  of this hash. Everything else is `in_flight` or unavailable: a refund voided on a mere timeout would be paid twice.
-* The subscription never ends by itself: it comes back after a loss, a little before where it was, so that an event may come
-  twice but is never missed. Crediting is idempotent.
+* A payment is `failed` only when the node says so, or refuses its invoice for a reason that cannot change *and* knows
+  no payment of this hash. Everything else is `in_flight` or unavailable: a refund voided on a mere timeout would be
+  paid twice.
+* The subscription never ends by itself: it comes back after a loss, a little before where it was, so that an event
+  may come twice but is never missed. Crediting is idempotent.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 3_000),
-    # A peer that vanished without a word is noticed within 40 s, also by a silent subscription. lnd allows a ping every 5 s.
+    # A peer that vanished without a word is noticed within 40 s, also by a silent subscription. lnd allows a ping
+    # every 5 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -73,7 +75,7 @@ _NOTHING_KNOWN = frozenset({"unknown"})
 class LndNode:
     """`LightningNode` over lnd's gRPC API.
 
-    An invoice macaroon is enough to sell; `pay`, `track` and `decode` need `offchain:read` and `offchain:write` besides.
+    An invoice macaroon is enough to sell; `pay`, `track` and `decode` also need `offchain:read` and `offchain:write`.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class LndNode:
         return cls(read_connection(address, tls_cert, macaroon))
 
     async def add_invoice(self, *, amount_msat: int, memo: str, expiry_s: int) -> Invoice:
-        """A new invoice. Errors: InvalidRequest for an amount that is not above zero: anybody could pay it with one msat."""
+        """A new invoice. Errors: InvalidRequest without an amount above zero: one msat would pay it."""
         if amount_msat <= 0:
             raise errors.InvalidRequest("An invoice needs an amount above zero.", param="amount_msat")
         request = lnrpc.lightning.Invoice(value_msat=amount_msat, memo=memo, expiry=expiry_s)
@@ -126,7 +128,7 @@ class LndNode:
             raise unavailable(error) from error
 
     async def cancel_invoice(self, payment_hash: bytes) -> None:
-        """Nobody can pay it any more. Canceled or unknown: nothing to do. Settled: it stays so, for the payer has paid."""
+        """Nobody can pay it any more. A settled invoice stays so: it was paid. Unknown, canceled: nothing to do."""
         try:
             await self._call(lnrpc.CANCEL_INVOICE, lnrpc.invoices.CancelInvoiceMsg(payment_hash=payment_hash))
         except grpc.aio.AioRpcError as error:
@@ -134,8 +136,8 @@ class LndNode:
                 raise unavailable(error) from error
 
     async def settled_invoices(self, *, after_settle_index: int) -> AsyncIterator[Invoice]:
-        """Every invoice settled after this index, for ever. An event can come twice. After zero: of the past, those among
-        the newest thousand invoices."""
+        """Every invoice settled after this index, for ever. An event can come twice. After zero: of the past, those
+        among the newest thousand invoices."""
         last, pause_s = after_settle_index, _FIRST_PAUSE_S
         lost = False
         while not self._closed:
@@ -213,7 +215,7 @@ class LndNode:
     async def pay(
         self, payment_request: str, *, amount_msat: int | None, fee_limit_msat: int, timeout_s: int, cltv_limit: int
     ) -> Payment:
-        """Pay, or say how the payment of this hash stands: the same invoice again gives the first payment, not a second.
+        """Pay, or say how it stands: the same invoice again gives the first payment, not a second.
 
         `amount_msat` only for an invoice without one. `in_flight` after `timeout_s`: `track` tells how it ends.
         """
@@ -300,7 +302,7 @@ class LndNode:
 
     @contextmanager
     def _open(self) -> Iterator[None]:
-        """Closing the channel cancels the calls on it: to their callers, who are not cancelled, the node is unavailable."""
+        """Closing the channel cancels the calls on it: for their callers the node is unavailable."""
         try:
             yield
         except grpc.aio.UsageError as error:

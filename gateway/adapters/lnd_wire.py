@@ -1,7 +1,8 @@
 """What lnd's messages and errors mean in our terms; and how its certificate and macaroon are read.
 
-Kept apart from the calls so that each translation is a plain function. lnd answers most refusals with the code UNKNOWN and a
-sentence, so some sentences are matched here, and only here: what is not matched counts as "outcome unknown", never as "failed".
+Kept apart from the calls so that each translation is a plain function. lnd answers most refusals with the code
+UNKNOWN and a sentence, so some sentences are matched here, and only here: what is not matched counts as "outcome
+unknown", never as "failed".
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Connection:
 
 
 def read_connection(address: str, tls_cert: str | bytes | Path, macaroon: str | bytes | Path) -> Connection:
-    """Read certificate (PEM or path) and macaroon (bytes, hex or path). Errors: ValueError, naming the configuration key."""
+    """Read certificate (PEM or path) and macaroon (bytes, hex or path). Errors: ValueError that names the key."""
     return Connection(address, _read_certificate(tls_cert), _read_macaroon(macaroon))
 
 

@@ -1,7 +1,8 @@
 """What a bitcoin buys: BTC/USD, fixed or as the median of feeds over HTTP.
 
 Rules:
-* Without enough fresh answers there is no rate: a gateway that sells at yesterday's price is bought empty. `current` never waits.
+* Without enough fresh answers there is no rate: a gateway that sells at yesterday's price is bought empty. `current`
+  never waits.
 * The median of what a majority of the feeds say, so that one feed that is wrong, or bought, moves nothing.
 * Decimals are read exactly, never through a float; rounding goes down, and the spread lowers what a bitcoin buys.
 """

@@ -1,7 +1,8 @@
 """BOLT11 invoices, written and read fast: what the simulated node hands out must be readable by any decoder.
 
-Written with base32 translation and a table for the checksum, because the node has to make hundreds of invoices a second and
-a general decoder takes milliseconds for each. Reading checks the checksum and recovers the destination from the signature.
+Written with base32 translation and a table for the checksum, because the node has to make hundreds of invoices a
+second and a general decoder takes milliseconds for each. Reading checks the checksum and recovers the destination
+from the signature.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A simulated Lightning node on a real socket: lnd's gRPC services over TLS, with macaroons and BOLT11 invoices.
 
-For demos and tests where no real node can be had. `LndNode` talks to it as to lnd; `tests/contract` holds both to one suite.
-Nodes of one process that share a `LightningNetwork` can pay each other.
+For demos and tests where no real node can be had. `LndNode` talks to it as to lnd; `tests/contract` holds both to one
+suite. Nodes of one process that share a `LightningNetwork` can pay each other.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The invoices and payments of a simulated node: its whole memory, in a SQLite file if it has a data directory.
 
-Everything is read into memory at the start; each change is written behind, once a turn of the event loop, so that hundreds of
-invoices a second stay cheap. A restarted node knows every invoice that it handed out.
+Everything is read into memory at the start; each change is written behind, once a turn of the event loop, so that
+hundreds of invoices a second stay cheap. A restarted node knows every invoice that it handed out.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a simulated Lightning node does, without the wire: invoices, payments between linked nodes, expiry, subscribers.
 
-It follows lnd where the contract suite looks: a paid hash is not paid again, a node pays not itself, an unpaid invoice is
-canceled at its expiry, an invoice may be settled above its amount, a held invoice stays `accepted` until its owner decides.
-Refusals are `NodeRefusal` with lnd's code and words.
+It follows lnd where the contract suite looks: a paid hash is not paid again, a node pays not itself, an unpaid
+invoice is canceled at its expiry, an invoice may be settled above its amount, a held invoice stays `accepted` until
+its owner decides. Refusals are `NodeRefusal` with lnd's code and words.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The gRPC face of a simulated node: lnd's services over `LightningLogic`, behind the macaroon and the faults.
 
-Each handler turns a message into a call of the node and its answer into a message; nothing is decided here but who may ask.
+Each handler turns a message into a call of the node and its answer into a message; nothing is decided here but who
+may ask.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ class LightningService:
         return lnrpc.invoices.SettleInvoiceResp()
 
     async def _subscribe_invoices(self, request: Any) -> AsyncIterator[Any]:
-        """As lnd: from index zero nothing of the past; settled and canceled always, added ones after the given index."""
+        """As lnd: from index zero nothing of the past; added ones only after the given index."""
         node = self._node
         listener = Listener()
         node.invoice_listeners.add(listener)

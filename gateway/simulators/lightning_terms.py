@@ -1,4 +1,4 @@
-"""What a simulated node is told and what it refuses: its faults, orders and limits, with lnd's words for each refusal."""
+"""What a simulated node is told and what it refuses: faults, orders and limits, with lnd's words for each refusal."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
 """An agent's wallet over HTTP, for demos and tests: pays invoices and makes them, on a simulated node of its own.
 
-`POST /pay {"invoice", ["amount_msat", "fee_limit_msat"]}` answers `{"preimage", "payment_hash", "amount_msat", "fee_msat"}`;
-`POST /invoice {["amount_msat", "memo", "expiry_s"]}` answers `{"invoice", "payment_hash"}` (no amount: the payer chooses);
-`GET /balance` answers `{"balance_msat"}`. Errors are problems (RFC 9457): 422 for bad input, 409 where the payment was refused
-or failed. It never pays one invoice twice.
+* `POST /pay {"invoice", [amount_msat, fee_limit_msat]}` answers `{"preimage", payment_hash, amount_msat, fee_msat}`
+* `POST /invoice {[amount_msat, memo, expiry_s]}` answers `{"invoice", payment_hash}`; no amount: the payer chooses
+* `GET /balance` answers `{"balance_msat"}`
+
+Errors are problems (RFC 9457): 422 for bad input, 409 where the payment
+was refused or failed. It never pays one invoice twice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The nodes of the Lightning contract: every test that takes `world`, `seller` or `payer` runs over each kind there is."""
+"""The nodes of the Lightning contract: tests that take `world`, `seller` or `payer` run over each kind there is."""
 
 from __future__ import annotations
 

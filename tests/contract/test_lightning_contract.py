@@ -1,4 +1,4 @@
-"""The contract of `LightningNode`, invoices and payments: one suite over the simulated node and, where lnd is built, over a real pair.
+"""The contract of `LightningNode`: invoices and payments, over the simulated node and, where lnd is built, a real pair.
 
 What the real nodes did is what the simulated one has to do. See tests/lnd for how the pair is started.
 """

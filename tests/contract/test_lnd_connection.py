@@ -102,7 +102,8 @@ async def test_the_subscription_ends_with_the_adapter(simulated: SimulatedWorld)
 
 
 def test_the_adapter_imports_without_warnings_and_without_the_unkept_client() -> None:
-    code = "import sys, gateway.adapters.lnd; print([m for m in ('aiogrpc', 'lndgrpc', 'lndgrpc.client') if m in sys.modules])"
+    unwanted = ("aiogrpc", "lndgrpc", "lndgrpc.client")
+    code = f"import sys, gateway.adapters.lnd; print([name for name in {unwanted!r} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False, timeout=60
     )

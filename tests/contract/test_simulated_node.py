@@ -1,4 +1,4 @@
-"""The simulated node as such: what it is told to do wrong, what it keeps, and that its invoices are anybody's invoices."""
+"""The simulated node as such: what it is told to do wrong, what it keeps, and that any decoder reads its invoices."""
 
 from __future__ import annotations
 

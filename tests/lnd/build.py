@@ -2,8 +2,8 @@
 
 Run as `python tests/lnd/build.py`: needs Go and nothing else (standard library only, so that it runs before anything is
 installed). The binaries are kept in the user's cache directory under lnd's version and a second run does nothing.
-`go install MODULE@VERSION` refuses modules with `replace` lines, and lnd has some: hence download first, then build in place.
-A binary gets its final name only once it is whole: an interrupted build is never taken for a finished one.
+`go install MODULE@VERSION` refuses modules with `replace` lines, and lnd has some: hence download first, then build
+in place. A binary gets its final name only once it is whole: an interrupted build is never taken for a finished one.
 """
 
 from __future__ import annotations

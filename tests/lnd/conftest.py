@@ -1,4 +1,4 @@
-"""Tests named `test_real_*` need a real pair of nodes: without lnd they are not collected, and one line says so (nodes.py)."""
+"""Tests named `test_real_*` need a real pair of nodes: without lnd they are not collected; one line says so."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A real pair of Lightning nodes for tests: btcd and two lnd on simnet, with a funded channel between them.
 
-Starts within some 15 s and once a session; `built()` tells whether the binaries are there (`make lnd`). The seller stands behind
-the gateway, the payer is the agent's. Readiness is polled, never slept for; every process is killed at the end, by its id.
+Starts within some 15 s and once a session; `built()` tells whether the binaries are there (`make lnd`). The seller
+stands behind the gateway, the payer is the agent's. Readiness is polled, never slept for; every process is killed at
+the end, by its id.
 """
 
 from __future__ import annotations
