@@ -28,7 +28,7 @@ LONGEST_LIFETIME_MS = 30_000
 # A turn stays well below a second of the server's time.
 _HOLDS_A_TURN_MAX = 2_000
 _HOLDS_AT_ONCE = 64
-_PARTITIONS_AT_ONCE = 64
+_PARTITIONS_AT_ONCE = 32
 
 
 class SweptHolds(Protocol):

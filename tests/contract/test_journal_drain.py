@@ -180,3 +180,15 @@ async def test_segments_are_rotated_and_the_chain_goes_on(
     segment_paths(tmp_path / "journal")[1].unlink()
     with pytest.raises(BrokenChain, match="follow"):
         verify_chain(tmp_path)
+
+
+async def test_a_busy_partition_is_drained_and_trimmed_in_one_turn(
+    link: RedisLink, ledger: RedisLedger, segments: Segments, tmp_path: Path
+) -> None:
+    for start in range(0, 1_500, 500):
+        await spend(ledger, 500, first=start)
+    done = await JournalDrain(link, ledger, segments).once()
+    assert done.entries == 3_001
+    assert verify_chain(tmp_path) == {0x7F: 3_001}
+    assert {entry.kind for entry in await ledger.journal(0x7F, 0)} == {"opening"}
+    assert (await ledger.opening(0x7F))[0] >= 3_001
