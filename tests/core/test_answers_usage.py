@@ -65,7 +65,7 @@ CASES: list[Case] = [
     ),
     (
         "DeepSeek's cache",
-        Op.CHAT,
+        Op.COMPLETIONS,
         chat(prompt_tokens=563, completion_tokens=116, prompt_cache_hit_tokens=512, prompt_cache_miss_tokens=51),
         Usage(563, 512, output_tokens=116),
     ),
@@ -142,9 +142,7 @@ CASES: list[Case] = [
         chat(prompt_tokens=1, completion_tokens=1) | {"service_tier": "flex"},
         Usage(1, output_tokens=1, service_tier="flex"),
     ),
-    ("completions", Op.COMPLETIONS, chat(prompt_tokens=4, completion_tokens=6), Usage(4, output_tokens=6)),
     ("embeddings", Op.EMBEDDINGS, {"data": [], "usage": {"prompt_tokens": 2, "total_tokens": 2}}, Usage(2)),
-    ("embeddings without a total", Op.EMBEDDINGS, {"data": [], "usage": {"prompt_tokens": 2}}, Usage(2)),
     (
         "responses, with server tools by the call",
         Op.RESPONSES,
@@ -311,21 +309,11 @@ def test_the_served_model_is_the_one_in_the_answer() -> None:
     assert served_model(Op.REALTIME, b'{"type":"response.done","response":{"model":"gpt-realtime"}}') == "gpt-realtime"
 
 
+CALL = {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
 TEXTS: list[tuple[Op, dict[str, Any], str]] = [
     (
         Op.CHAT,
-        {
-            "choices": [
-                {
-                    "message": {
-                        "content": "a",
-                        "reasoning_content": "b",
-                        "refusal": "c",
-                        "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}],
-                    }
-                }
-            ]
-        },
+        {"choices": [{"message": {"content": "a", "reasoning_content": "b", "refusal": "c", **CALL}}]},
         "abcf{}",
     ),
     (Op.CHAT, {"choices": [{"message": {"content": [{"thinking": [{"text": "x"}]}, {"text": "y"}]}}]}, "xy"),

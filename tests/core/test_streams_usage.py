@@ -86,6 +86,14 @@ def test_only_the_chunk_without_choices_is_taken_out() -> None:
     assert piece.forward + piece.tail == stream
 
 
+def test_a_usage_chunk_that_cannot_be_believed_stays_here_too() -> None:
+    reader = make(strip=True)
+    broken = event({**HEAD, "choices": [], "usage": {"prompt_tokens": -1}})
+    piece = reader.feed(chunk("a b") + broken + DONE)
+    assert piece.forward + piece.tail == chunk("a b") + DONE
+    assert reader.usage(input_bound_tokens=5) == (Usage(5, output_tokens=2), Basis.COUNTED)
+
+
 def test_a_stream_without_usage_is_counted() -> None:
     sample = chat(WORDS, usage=False)
     reader = make()

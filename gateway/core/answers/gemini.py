@@ -6,6 +6,7 @@ tally keeps the latest. The answer ends with the upstream's bytes. Without `alt=
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -59,16 +60,21 @@ def _modality(reported: Members, name: str, modality: str, whole: int) -> int:
 
 def tool_calls_in(body: Members) -> dict[str, int]:
     """Server tools that ran, with their calls: searches by the query, others by what they left in the answer."""
-    found = dict.fromkeys(("google_search", "google_maps", "file_search", "url_context", "code_execution"), 0)
+    found: Counter[str] = Counter()
     for candidate in listed(body, "candidates"):
-        grounding = member(candidate, "groundingMetadata")
-        sources = listed(grounding, "groundingChunks")
-        found["google_search"] += len(listed(grounding, "webSearchQueries"))
-        found["google_maps"] += any(member(source, "maps") for source in sources)
-        found["file_search"] += any(member(source, "retrievedContext") for source in sources)
-        found["url_context"] += len(listed(member(candidate, "urlContextMetadata"), "urlMetadata"))
-        parts = listed(member(candidate, "content"), "parts")
-        found["code_execution"] += sum(bool(member(piece, "executableCode")) for piece in parts)
+        if not isinstance(candidate, dict):
+            continue
+        if "groundingMetadata" in candidate:
+            grounding = member(candidate, "groundingMetadata")
+            sources = listed(grounding, "groundingChunks")
+            found["google_search"] += len(listed(grounding, "webSearchQueries"))
+            found["google_maps"] += any(member(source, "maps") for source in sources)
+            found["file_search"] += any(member(source, "retrievedContext") for source in sources)
+        if "urlContextMetadata" in candidate:
+            found["url_context"] += len(listed(member(candidate, "urlContextMetadata"), "urlMetadata"))
+        for piece in listed(member(candidate, "content"), "parts"):
+            if isinstance(piece, dict) and "executableCode" in piece:
+                found["code_execution"] += 1
     return {name: count for name, count in found.items() if count}
 
 
@@ -86,13 +92,12 @@ def texts_of(candidate: Any) -> Iterator[tuple[str, str]]:
             continue
         if isinstance(piece.get("text"), str):
             yield ("thought" if piece.get("thought") is True else "text"), piece["text"]
-        call = member(piece, "functionCall")
-        if call:
+        if "functionCall" in piece:
+            call = member(piece, "functionCall")
             yield "call", string(call, "name") or ""
             yield "call", msgspec.json.encode(call.get("args")).decode() if call.get("args") else ""
-        code = string(member(piece, "executableCode"), "code")
-        if code:
-            yield "code", code
+        if "executableCode" in piece:
+            yield "code", string(member(piece, "executableCode"), "code") or ""
 
 
 def answer_texts(body: Members) -> Iterator[str]:
@@ -108,6 +113,7 @@ class ChunkTally(Tally):
     def __init__(self, counter: TextCounter) -> None:
         super().__init__(counter)
         self.head: Members = {}
+        self.latest: Members | None = None
         self.ran: dict[str, int] = {}
         self.open: dict[int, bool] = {}
 
@@ -116,23 +122,28 @@ class ChunkTally(Tally):
         if not self.head:
             self.head = {name: payload[name] for name in ("modelVersion", "responseId") if name in payload}
             self.model = string(payload, "modelVersion")
-        usage = usage_of(payload.get("usageMetadata"))
-        self.running = usage if usage is not None else self.running
+        reported = payload.get("usageMetadata")
+        if isinstance(reported, dict):
+            self.latest = reported
         ran = tool_calls_in(payload)
         if ran:
             # What the answer rests on may be told again with every chunk.
             self.ran = {name: max(count, self.ran.get(name, 0)) for name, count in {**self.ran, **ran}.items()}
-        if self.running is not None and self.ran:
-            self.running = replace(self.running, tool_calls=tuple(sorted(self.ran.items())))
         if string(member(payload, "promptFeedback"), "blockReason") is not None:
             self.finished = True
         for candidate in listed(payload, "candidates"):
             index = index_of(candidate)
             for channel, text in texts_of(candidate):
                 self.text.add((index, channel), text)
-            self.open = {**self.open, index: string(candidate, "finishReason") is None}
-        if self.open and not any(self.open.values()):
-            self.finished = True
+            still_open = string(candidate, "finishReason") is None
+            if self.open.get(index) is not still_open:
+                self.open = {**self.open, index: still_open}
+                self.finished = self.finished or not any(self.open.values())
+
+    def running(self) -> Usage | None:
+        """The usage up to here."""
+        usage = usage_of(self.latest)
+        return replace(usage, tool_calls=tuple(sorted(self.ran.items()))) if usage is not None and self.ran else usage
 
     def closing_chunk(self, usage: Usage | None) -> Members:
         """A chunk that ends every open candidate with MAX_TOKENS."""

@@ -39,18 +39,21 @@ NOTHING = Sign()
 
 
 class Tally(ABC):
-    """What a stream brought, by the events taken so far. `running` is a usage that came with an event of text."""
+    """What a stream brought, by the events taken so far."""
 
     def __init__(self, counter: TextCounter) -> None:
         self.text = VisibleText(counter)
         self.events = 0
         self.model: str | None = None
-        self.running: Usage | None = None
         self.finished = False
 
     @abstractmethod
     def take(self, payload: Members) -> None:
         """Read one more event."""
+
+    def running(self) -> Usage | None:
+        """The usage up to here, in dialects that tell it with every event and so need not be read at once."""
+        return None
 
     def plain_text(self, payload: Members) -> tuple[Hashable, str] | None:
         """Channel and text of an event that, taken now, would do nothing but add this one text; None for any other."""

@@ -209,16 +209,13 @@ def read_chunk(payload: Members | None, event: bytes, _: Usage | None) -> Sign:
     usage = usage_in(payload)
     choices = payload.get("choices")
     error = payload.get("error") is not None
+    # Taken out even where its figures cannot be believed: the client did not ask for it.
+    strip = choices == [] and isinstance(payload.get("usage"), dict) and not error
     if usage is None:
-        return Sign(error=error, model=string(payload, "model"))
+        return Sign(error=error, strip=strip, model=string(payload, "model"))
     finished = not choices or any(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
     return Sign(
-        usage=usage,
-        final=finished,
-        running=not finished,
-        error=error,
-        strip=choices == [] and not error,
-        model=string(payload, "model"),
+        usage=usage, final=finished, running=not finished, error=error, strip=strip, model=string(payload, "model")
     )
 
 

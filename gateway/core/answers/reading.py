@@ -181,7 +181,7 @@ class EventReader:
     def reported(self) -> Usage | None:
         """The latest usage that the upstream reported."""
         if self._reported is None and self._grammar.closes_on_eof:
-            return self._gauge.fold().running
+            return self._gauge.fold().running()
         return self._reported
 
     @property
