@@ -20,7 +20,7 @@ _PACKAGE = "lndgrpc"
 
 
 def _compiled(*names: str) -> tuple[Any, ...]:
-    """Import `lndgrpc.compiled.NAME` without running `lndgrpc/__init__.py`; a package that is imported already stays."""
+    """Import `lndgrpc.compiled.NAME` without running `lndgrpc/__init__.py`; one that is imported already stays."""
     if _PACKAGE in sys.modules:
         return tuple(importlib.import_module(f"{_PACKAGE}.compiled.{name}") for name in names)
     spec = importlib.util.find_spec(_PACKAGE)

@@ -1,6 +1,7 @@
 """Who a simulated node is: its key, its self-signed TLS certificate and its macaroons.
 
-Kept in the data directory if there is one, for they must outlive the process: a restarted node with another certificate or macaroon would lock its gateway out.
+Kept in the data directory if there is one, for they must outlive the process: a restarted node with another
+certificate or macaroon would lock its gateway out.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ from coincurve import PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lnd.steps import a_settled_index, an_invoice, events, looked_up, pay, until
-from lnd.worlds import SimulatedWorld, adapter
+from lnd.worlds import SimulatedWorld, adapter, raw
 
+from gateway import lnrpc
 from gateway.adapters.lnd import LndNode
 from gateway.adapters.lnd_wire import request_head
 from gateway.core.errors import Unavailable
@@ -253,6 +254,13 @@ async def test_invoices_are_cheap_for_both_sides(nodes: tuple[LndNode, LndNode])
     await asyncio.gather(*(one() for _ in range(1_000)))
     # 500 a second on one core, client and node together. CPU time, because the machine may be busy with other things.
     assert time.process_time() - before_s < 2.0
+
+
+async def test_balances_are_told(simulated: SimulatedWorld) -> None:
+    told = await raw(simulated.seller, lnrpc.CHANNEL_BALANCE, lnrpc.lightning.ChannelBalanceRequest())
+    assert told.local_balance.msat == simulated.seller.balance_msat
+    wallet = await raw(simulated.seller, lnrpc.WALLET_BALANCE, lnrpc.lightning.WalletBalanceRequest())
+    assert wallet.confirmed_balance == 0
 
 
 async def test_an_unknown_invoice_cannot_be_settled(simulated: SimulatedWorld) -> None:
