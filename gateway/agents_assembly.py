@@ -109,7 +109,7 @@ def _master_secrets(config: Config) -> tuple[bytes, ...]:
     given = config.secrets.macaroon_master
     if given:
         return tuple(bytes.fromhex(given[version]) for version in sorted(given, reverse=True))
-    return load_master_secrets({}, Path(config.data_dir))
+    return load_master_secrets({}, Path(config.data_dir), file_name=config.secrets.macaroon_file)
 
 
 def _rates(config: Config) -> FixedRate | FeedRates:

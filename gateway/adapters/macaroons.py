@@ -71,8 +71,10 @@ class Mint:
         return Unverified("the signature is not ours")
 
 
-def load_master_secrets(environment: Mapping[str, str], data_dir: Path) -> tuple[bytes, ...]:
-    """From the environment (hexadecimal, newest first, commas between), else from `data_dir/master-secret`, which is
+def load_master_secrets(
+    environment: Mapping[str, str], data_dir: Path, *, file_name: str = "master-secret"
+) -> tuple[bytes, ...]:
+    """From the environment (hexadecimal, newest first, commas between), else from the file in `data_dir`, which is
     made on the first start, readable by its owner alone.
 
     Errors: ValueError when what is there cannot be used; PermissionError when others can read the file.
@@ -80,7 +82,7 @@ def load_master_secrets(environment: Mapping[str, str], data_dir: Path) -> tuple
     given = environment.get(ENVIRONMENT_NAME, "")
     if given:
         return _parse_secrets(given.replace(",", "\n"), ENVIRONMENT_NAME)
-    path = data_dir / "master-secret"
+    path = data_dir / file_name
     if not path.exists():
         _create(path)
     if path.stat().st_mode & 0o077:

@@ -130,6 +130,9 @@ def test_the_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None
     assert len(first[0]) == 32
     assert load_master_secrets({}, tmp_path / "data") == first
     assert os.listdir(tmp_path / "data") == ["master-secret"]
+    named = load_master_secrets({}, tmp_path / "data", file_name="other")
+    assert named != first
+    assert load_master_secrets({}, tmp_path / "data", file_name="other") == named
 
 
 def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:

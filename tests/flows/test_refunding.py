@@ -454,6 +454,28 @@ async def test_refunds_are_seen_through_in_the_background_also_when_node_and_sto
     assert (await balance_of(parts, payer)).posted == 100_000
 
 
+async def test_always_is_believed_only_where_rewrites_do_not_suspend_it(parts: Parts) -> None:
+    account = "tk_7f" + "00" * 31
+    before = await parts.refunds.durability(account)
+    assert (before.always, before.never) == (True, False)
+    await parts.link.command("CONFIG", "SET", "no-appendfsync-on-rewrite", "yes", key="")
+    try:
+        assert not (await parts.refunds.durability(account)).always
+    finally:
+        await parts.link.command("CONFIG", "SET", "no-appendfsync-on-rewrite", "no", key="")
+
+
+async def test_a_store_that_hides_its_configuration_is_given_time(tmp_path: Path) -> None:
+    hidden = ("--appendonly", "yes", "--rename-command", "CONFIG", "")
+    with running_valkey(tmp_path, *hidden) as port:
+        async with running_parts(f"redis://127.0.0.1:{port}/0") as parts:
+            durability = await parts.refunds.durability("tk_7f" + "00" * 31)
+            assert (durability.always, durability.never) == (False, False)
+            payer = await funded(parts)
+            done = await refund(parts, payer, parts.wallet.add_invoice(amount_msat=1_000))
+            assert done.state is RefundState.PAID
+
+
 async def test_an_unknown_refund_does_not_advance(parts: Parts) -> None:
     payer = await funded(parts)
     begun = await half_done(parts, payer, parts.wallet.add_invoice(amount_msat=100_000), "intent")

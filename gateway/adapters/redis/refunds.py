@@ -91,14 +91,18 @@ class RedisRefunds:
         """One server's. A server that does not tell its configuration is believed to have an append-only file, no
         more."""
         try:
-            pairs = await self._link.command("CONFIG", "GET", "append*", key=key)
+            pairs = await self._link.command("CONFIG", "GET", "append*", "no-appendfsync-on-rewrite", key=key)
         except RedisReplyError:
             pairs = []
         settings = _settings(pairs)
         info: bytes = await self._link.command("INFO", "server", key=key)
         run_id = next(line[7:] for line in info.decode("utf-8", "replace").splitlines() if line.startswith("run_id:"))
         written = settings.get(b"appendonly", b"yes") == b"yes"
-        always = written and settings.get(b"appendfsync") == b"always"
+        always = (
+            written
+            and settings.get(b"appendfsync") == b"always"
+            and settings.get(b"no-appendfsync-on-rewrite", b"no") == b"no"
+        )
         return Durability(always=always, never=not written, now_ms=0, run_id=run_id)
 
 
