@@ -263,6 +263,72 @@ async def tls_in_front_of(port: int, context: ssl.SSLContext) -> AsyncIterator[i
         yield front.sockets[0].getsockname()[1]
 
 
+async def test_a_replica_is_waited_for_until_it_is_the_primary(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "replica").mkdir()
+    replica = Server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {server.port}", "--repl-diskless-sync-delay", "0")
+    try:
+        link = await RedisLink.open(replica.url, timeout_s=10)
+        call = asyncio.create_task(link.script(COUNT_ONCE, KEYS, ["1"]))
+        await asyncio.sleep(0.2)
+        assert not call.done()
+        await link.command("REPLICAOF", "NO", "ONE", key="")
+        assert await call == b"1"
+        await link.close()
+    finally:
+        replica.close()
+
+
+async def test_a_server_that_is_busy_with_a_script_is_waited_for(server: Server) -> None:
+    link, other = await RedisLink.open(server.url, timeout_s=10), await RedisLink.open(server.url, timeout_s=10)
+    await link.command("CONFIG", "SET", "busy-reply-threshold", 50, key="")
+    endless = asyncio.create_task(link.command("EVAL", "while true do end", 0, key=""))
+    await asyncio.sleep(0.3)
+    call = asyncio.create_task(other.script(COUNT_ONCE, KEYS, ["1"]))
+    await asyncio.sleep(0.1)
+    assert not call.done()
+    await other.command("SCRIPT", "KILL", key="")
+    assert await call == b"1"
+    with pytest.raises(RedisReplyError):
+        await endless
+    await link.close()
+    await other.close()
+
+
+async def test_the_queue_is_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.adapters.redis.connection.QUEUE_COMMANDS_MAX", 50)
+    link = await RedisLink.open(server.url, timeout_s=0.4)
+    os.kill(server.process.pid, signal.SIGSTOP)
+    answers = await asyncio.gather(
+        *(link.command("INCR", "{p00}n", key="{p00}n") for _ in range(80)), return_exceptions=True
+    )
+    unknown = [answer for answer in answers if isinstance(answer, OutcomeUnknown)]
+    refused = [answer for answer in answers if type(answer) is Unavailable]
+    assert (len(unknown), len(refused)) == (50, 30)
+    os.kill(server.process.pid, signal.SIGCONT)
+    await link.close()
+
+
+async def test_a_server_that_talks_nonsense_ends_the_connection_and_nobody_waits() -> None:
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(nonsense, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(Unavailable):
+            await RedisLink.open(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=0.3)
+
+
+async def test_a_large_command_and_reply_pass_whole(link: RedisLink) -> None:
+    blob = os.urandom(8_000_000)
+    await link.command("SET", "{p00}blob", blob, key="{p00}blob")
+    small = [link.command("ECHO", str(number), key="") for number in range(20)]
+    assert await link.command("GET", "{p00}blob", key="{p00}blob") == blob
+    assert await asyncio.gather(*small) == [str(number).encode() for number in range(20)]
+
+
 async def test_a_closed_link_refuses(valkey_url: str) -> None:
     link = await RedisLink.open(valkey_url, timeout_s=0.2)
     await link.close()
