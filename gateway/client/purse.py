@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from gateway.client.challenges import Challenge
@@ -54,19 +54,19 @@ class Caps:
 @dataclass(frozen=True, slots=True)
 class Payment:
     """One payment. `fee_msat` is the limit until the fee is known. `served`: the host answered with something else than
-    402 to this token."""
+    402 to this token. What is worth money does not show when it is printed."""
 
     payment_hash: str
     origin: str
     service: str
-    macaroon: str
-    invoice: str
+    macaroon: str = field(repr=False)
+    invoice: str = field(repr=False)
     amount_msat: int
     fee_msat: int
     started_at_s: float
     expires_at_s: int
     state: PaymentState = PaymentState.STARTED
-    preimage: str = ""
+    preimage: str = field(default="", repr=False)
     served: bool = False
 
     @property

@@ -298,6 +298,12 @@ def test_a_challenge_of_another_host_is_not_paid(purse: Purse) -> None:
     assert refusal_of(Talk(purse).hears(elsewhere)) == "other_host"
 
 
+def test_a_payment_that_is_printed_shows_nothing_worth_money(purse: Purse) -> None:
+    Talk(purse).pays(1, paid(1))
+    (payment,) = purse.payments()
+    assert payment.preimage not in repr(payment) and payment.macaroon not in repr(payment)
+
+
 # Caps
 
 
