@@ -124,9 +124,9 @@ def test_openai_stream_members_are_exactly_openais(raw: httpx2.Client) -> None:
 
 
 def test_openai_tools_streamed_and_not(chatgpt: openai.OpenAI) -> None:
-    tools = [{"type": "function", "function": {"name": "look_up", "parameters": TOOL}}]
+    tools: Any = [{"type": "function", "function": {"name": "look_up", "parameters": TOOL}}]
     wish = {"x-sim-tool": "1", "x-sim-output-tokens": "6"}
-    whole = chatgpt.chat.completions.create(**CHAT, tools=tools, extra_headers=wish)
+    whole: Any = chatgpt.chat.completions.create(**CHAT, tools=tools, extra_headers=wish)
     call = whole.choices[0].message.tool_calls[0].function
     assert call.name == "look_up" and whole.choices[0].finish_reason == "tool_calls"
     with chatgpt.chat.completions.stream(**CHAT, tools=tools, extra_headers=wish) as stream:
