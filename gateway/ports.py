@@ -149,7 +149,7 @@ class Answer(Protocol):
     def abort(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class UpstreamRequest:
     """What goes up. `headers` are the client's that may pass; the adapter adds Host, framing and our own credential."""
 

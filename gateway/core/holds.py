@@ -2,6 +2,9 @@
 
 Ids carry their partition as two hex digits after the prefix (`ho_7f...`), so that nothing needs a look-up to be routed.
 All amounts are integers in the account's unit.
+
+What the hot path makes for every request is never changed once made, but not frozen: a frozen dataclass of fifteen fields takes
+4 us to make, this one 0.5 us.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ class ScopeClaim:
     window_ends_at_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class PlaceHold:
     """Reserve the most there is between `floor` and `ceiling`. `first` is how much to reserve when more than the floor is
     there but the work can be extended later (streams); equal to `ceiling` otherwise. Never above `ceiling`, which also is the
@@ -103,7 +106,7 @@ class Refused:
     limit: LimitHit | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Placed:
     """An open hold. `granted` is what it reserves; `available` is what the account has left besides. `replayed`: this id was
     placed before, and this is its state."""
@@ -116,7 +119,7 @@ class Placed:
     shortfalls: int = 0  # what the account's shortfalls count: raises this payer's safety margin
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Extended:
     """`granted` is the total now reserved: at most what was asked, at least what it was before."""
 
@@ -124,14 +127,14 @@ class Extended:
     available: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Renewed:
     """A checkpoint was written and the hold renewed."""
 
     earned: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Posted:
     """A resolved hold. `state`: posted, voided or expired. `shortfall` is what the house pays. `pockets` says what came from
     where; it is empty for an account of one pocket (agents, envelopes)."""

@@ -43,19 +43,29 @@ def cost_picousd(card: PriceCard, usage: Usage) -> int:
     return cost
 
 
+def bound_parts_picousd(card: PriceCard, facts: RequestFacts) -> tuple[int, int]:
+    """What bounds the price of a request, before margin: a fixed part, and what each output token adds at most."""
+    prices = prices_at(card.bounding(facts.service_tier), facts.input_bound_tokens)
+    return _fixed_bound_picousd(card, prices, facts), 0 if card.flat else _dearest_output(prices, facts)
+
+
 def bound_picousd(card: PriceCard, facts: RequestFacts, output_tokens: int) -> int:
     """The most that a request can cost, before margin, with so many output tokens over all choices."""
-    prices = prices_at(card.bounding(facts.service_tier), facts.input_bound_tokens)
-    return _fixed_bound_picousd(card, prices, facts) + output_tokens * _dearest_output(prices, facts)
+    fixed, each = bound_parts_picousd(card, facts)
+    return fixed + output_tokens * each
 
 
 def output_tokens_bought(card: PriceCard, facts: RequestFacts, picousd: int) -> int:
     """The greatest number of output tokens whose bound is within `picousd`; -1 when not even none is."""
-    prices = prices_at(card.bounding(facts.service_tier), facts.input_bound_tokens)
-    left = picousd - _fixed_bound_picousd(card, prices, facts)
+    return tokens_within(bound_parts_picousd(card, facts), picousd)
+
+
+def tokens_within(parts: tuple[int, int], picousd: int) -> int:
+    """The same, of a bound's parts."""
+    fixed, each = parts
+    left = picousd - fixed
     if left < 0:
         return -1
-    each = _dearest_output(prices, facts)
     return min(left // each, UNBOUNDED_TOKENS) if each else UNBOUNDED_TOKENS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from gateway.core.usage import Usage
 _STATES = {"open": "open", "posted": "posted", "voided": "voided", "expired": "expired"}
 
 
+@lru_cache(maxsize=4_096)
 def labels_json(*, model: str, dialect: str, route: str) -> bytes:
     """What of a request is kept with its hold from the start."""
     return msgspec.json.encode({"model": model, "dialect": dialect, "route": route})

@@ -32,7 +32,7 @@ from gateway.core.caveats import (
 from gateway.core.holds import Measure, ScopeClaim
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class RequestContext:
     """The facts that caveats are judged on. `path` is decoded once, without query. `names` are what a capability can
     mean here: the operation, the upstream. `service` None: what every service shares (a balance)."""
@@ -60,7 +60,7 @@ class Restrictions:
     attenuated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Allowed:
     """The caveats let the request through, if the counters do."""
 

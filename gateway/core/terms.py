@@ -8,10 +8,11 @@ hold bought never costs more than was reserved.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from gateway.core.facts import RequestFacts
 from gateway.core.money import GREATEST_AMOUNT, Rate, Unit, amount_of, picousd_bought
-from gateway.core.prices import PriceCard, bound_picousd, cost_picousd, output_tokens_bought
+from gateway.core.prices import PriceCard, bound_parts_picousd, cost_picousd, tokens_within
 from gateway.core.usage import Usage
 
 
@@ -29,8 +30,7 @@ class HoldPolicy:
     hold_greatest_age_s: float = 3_600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Amounts:
+class Amounts(NamedTuple):
     """What to reserve. `floor` <= `first` <= `ceiling`."""
 
     floor: int
@@ -38,36 +38,49 @@ class Amounts:
     ceiling: int
 
 
-@dataclass(frozen=True, slots=True)
 class Terms:
-    """One request's prices in the payer's unit."""
+    """One request's prices in the payer's unit. Never changed once made; the parts of its bound are worked out once."""
 
-    card: PriceCard
-    facts: RequestFacts
-    unit: Unit
-    rate: Rate
+    __slots__ = ("_parts", "card", "facts", "rate", "unit")
+
+    def __init__(self, card: PriceCard, facts: RequestFacts, unit: Unit, rate: Rate) -> None:
+        self.card = card
+        self.facts = facts
+        self.unit = unit
+        self.rate = rate
+        self._parts = bound_parts_picousd(card, facts)
 
     def amount(self, usage: Usage) -> int:
         """The charge for a usage, rounded up once."""
-        return amount_of(
-            cost_picousd(self.card, usage), margin_ppm=self.card.margin_ppm, unit=self.unit, rate=self.rate
-        )
+        return self._amount(cost_picousd(self.card, usage))
 
     def bound(self, output_tokens: int) -> int:
         """The most that the request costs with so many output tokens over all choices."""
-        picousd = bound_picousd(self.card, self.facts, output_tokens)
-        return amount_of(picousd, margin_ppm=self.card.margin_ppm, unit=self.unit, rate=self.rate)
+        fixed, each = self._parts
+        return self._amount(fixed + output_tokens * each)
 
     def tokens_bought(self, amount: int) -> int:
         """The greatest number of output tokens, over all choices, whose bound is within `amount`; -1 if not even zero."""
         picousd = picousd_bought(amount, margin_ppm=self.card.margin_ppm, unit=self.unit, rate=self.rate)
-        return output_tokens_bought(self.card, self.facts, picousd)
+        return tokens_within(self._parts, picousd)
+
+    def at_rate(self, rate: Rate) -> Terms:
+        """The same request at another rate."""
+        return Terms(self.card, self.facts, self.unit, rate)
+
+    def with_card(self, card: PriceCard) -> Terms:
+        """The same request at another model's prices."""
+        return Terms(card, self.facts, self.unit, self.rate)
 
     def with_input(self, input_tokens: int) -> Terms:
         """The same request with its input counted exactly instead of bounded by its bytes."""
         if input_tokens >= self.facts.input_bound_tokens:
             return self
-        return replace(self, facts=replace(self.facts, input_bound_tokens=input_tokens))
+        facts = replace(self.facts, input_bound_tokens=input_tokens)
+        return Terms(self.card, facts, self.unit, self.rate)
+
+    def _amount(self, picousd: int) -> int:
+        return amount_of(picousd, margin_ppm=self.card.margin_ppm, unit=self.unit, rate=self.rate)
 
 
 def ceiling_tokens(facts: RequestFacts, policy: HoldPolicy) -> int:

@@ -3,6 +3,8 @@
 Totals include their parts, as OpenAI counts: `input_tokens` includes cached, cache-write, audio and image input;
 `output_tokens` includes reasoning, audio and image output. Dialects that count otherwise (Anthropic's input excludes the
 cache, Gemini's candidates exclude thoughts) are brought into this shape where they are read.
+
+`Usage` is never changed once made, but not frozen: one is made for every request, and a frozen one takes 4 us.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ class Basis(StrEnum):
     ESTIMATED = "estimated"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Usage:
     """Tokens (and seconds, images, characters, calls) of one request; every field a non-negative integer."""
 

@@ -143,7 +143,7 @@ class Admission:
         if admitted.match.route.price is not None:
             return None
         card = self.policies.price_book.card(admitted.provider or "", served, self._system.now_s())
-        return None if card is None else replace(terms, card=card)
+        return None if card is None else terms.with_card(card)
 
     def _context(self, call: Call, admitted: Admitted) -> RequestContext:
         match = admitted.match

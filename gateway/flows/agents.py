@@ -7,7 +7,6 @@ counted too coarsely) before anything is refused; after a valid proof our own fa
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Protocol
 
 from gateway.core.call import Call
@@ -130,10 +129,10 @@ class AgentDesk:
                 )
             refused = answer
             if answer.reason in _MISSING_CREDIT:
-                terms = replace(terms, rate=await self._credited(call, payer, deposit))
+                terms = terms.at_rate(await self._credited(call, payer, deposit))
             elif answer.reason is Refusal.RATE_CHANGED and answer.rate is not None:
                 self._crediting.note_rate(payer.account, answer.rate)
-                terms = replace(terms, rate=answer.rate)
+                terms = terms.at_rate(answer.rate)
             elif answer.reason is Refusal.INSUFFICIENT and not counted and call.upload is None:
                 counted = True
                 terms = terms.with_input(await self._counting.input_tokens_off_loop(request, call.body))
