@@ -137,10 +137,11 @@ class Hold:
         return self.request.lifetime_ms if self.request else 0
 
     def same_contents(self, asked: PlaceHold) -> bool:
-        """Whether a second place with this id asks for the same."""
+        """Whether a second place with this id asks for the same. The scopes of a posted hold are forgotten."""
         mine = self.request
+        forgotten = self.state == "posted"
         return mine is not None and (
             (mine.account, mine.floor, mine.first, mine.ceiling, mine.rate, mine.owner)
             == (asked.account, asked.floor, asked.first, asked.ceiling, asked.rate, asked.owner)
-            and [CounterId.of(claim) for claim in mine.scopes] == [CounterId.of(claim) for claim in asked.scopes]
+            and (forgotten or list(map(CounterId.of, mine.scopes)) == list(map(CounterId.of, asked.scopes)))
         )

@@ -271,3 +271,46 @@ async def test_a_frozen_account_and_bad_figures_place_nothing(ledger: RedisLedge
         await ledger.void("ho_7e1", account=AGENT)
     with pytest.raises(ValueError, match="no id of ours"):
         await ledger.balance("someone")
+
+
+async def test_another_owner_rate_or_scope_under_the_same_id_is_foreign(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    claim = ScopeClaim("org", "total", limit=500)
+    await ledger.place(hold(scopes=(claim,)))
+    foreign = Refused(Refusal.FOREIGN, 900, 100)
+    assert await ledger.place(hold(scopes=(claim,), owner="refund:1")) == foreign
+    assert await ledger.place(hold(scopes=(claim,), rate=Rate(5))) == foreign
+    assert await ledger.place(hold(scopes=(ScopeClaim("user", "total", limit=500),))) == foreign
+    assert await ledger.place(hold()) == foreign
+    assert await ledger.place(hold(scopes=(claim,))) == Placed("ho_7f1", 100, 900, replayed=True)
+
+
+async def test_a_hold_shrinks_to_what_it_has_earned_and_no_further(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    await ledger.place(hold())
+    await ledger.checkpoint("ho_7f1", 40)
+    assert await ledger.shrink_to("ho_7f1", 70) == Extended(70, 930)
+    assert await ledger.shrink_to("ho_7f1", 10) == Extended(40, 960)
+    assert await ledger.shrink_to("ho_7f1", 90) == Extended(40, 960)
+    assert await ledger.shrink_to("ho_7f9", 90) == Refused(Refusal.NOT_OPEN)
+    await check_books(ledger)
+
+
+async def test_a_paused_budget_lends_an_open_hold_nothing_more(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    await ledger.put_budget(AGENT, Budget("bu_1", 500))
+    await ledger.place(hold(ceiling=300, scopes=(ScopeClaim("org", "total", budget_id="bu_1"),)))
+    await ledger.put_budget(AGENT, Budget("bu_1", 500, "paused"))
+    assert await ledger.extend_to("ho_7f1", 200) == Extended(100, 900)
+    await ledger.put_budget(AGENT, Budget("bu_1", 150))
+    assert await ledger.extend_to("ho_7f1", 200) == Extended(150, 850)
+
+
+async def test_a_shortfall_that_grows_late_is_counted_once(ledger: RedisLedger) -> None:
+    await fund(ledger, 100)
+    await ledger.place(hold())
+    await ledger.checkpoint("ho_7f1", 120)
+    assert await ledger.expire("ho_7f1", lease_gone=True) == Posted("expired", 100, 20, 0)
+    assert await ledger.post("ho_7f1", 130, account=AGENT) == Posted("expired", 100, 30, 0)
+    balance = await ledger.balance(AGENT)
+    assert balance is not None and balance.shortfalls == 1

@@ -32,7 +32,8 @@ if hold then
   if not counters then return keys_reply(hold) end
 else
   kind = 'orphan_post'
-  hold = {'posted', account_id, 0, 0, cost, 0, 0, 0, 0, account.rate, '', '', now, now, 0, now, now, {}, {}, '', '', cost}
+  -- No place ever asked for it, and none that comes late is the same: its `first` is -1.
+  hold = {'posted', account_id, 0, -1, cost, 0, 0, 0, 0, account.rate, '', '', now, now, 0, now, now, {}, {}, '', '', cost}
 end
 local extra = math.max(math.min(cost, hold[CEILING]) - hold[POSTED], 0)
 if extra > 0 then extra = math.min(extra, room_of(account, counters)) end
