@@ -128,7 +128,7 @@ async def running_parts(store_url: str) -> AsyncIterator[Parts]:
     node = LndNode.open(simulated.address, tls_cert=simulated.tls_cert_pem, macaroon=simulated.macaroon_hex)
     link = await RedisLink.open(store_url)
     try:
-        yield _assemble(link, node, simulated, wallet)
+        yield assemble(link, node, simulated, wallet)
     finally:
         await node.close()
         await simulated.close()
@@ -136,7 +136,8 @@ async def running_parts(store_url: str) -> AsyncIterator[Parts]:
         await link.close()
 
 
-def _assemble(link: RedisLink, node: LndNode, simulated: SimulatedNode, wallet: SimulatedNode) -> Parts:
+def assemble(link: RedisLink, node: LndNode, simulated: SimulatedNode, wallet: SimulatedNode) -> Parts:
+    """Everything over one store and one node. Tests against real nodes hand over no simulated ones."""
     clock, rates, mint, ledger = Clock(), FixedRates(), Mint((MASTER,)), RedisLedger(link, worker="w1")
     book, refunds = RedisChallenges(link), RedisRefunds(link, retention_ms=86_400_000)
     policy = ChallengePolicy()
