@@ -87,16 +87,6 @@ def parse_credential(headers: Iterable[tuple[bytes, bytes]], query: bytes = b"")
     return _one_of(found)
 
 
-def is_credential_header(name: bytes) -> bool:
-    """Whether a header (name in lower case) can carry a credential and therefore never goes to an upstream."""
-    return name in CREDENTIAL_HEADERS
-
-
-def strip_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers without any that can carry a credential."""
-    return [pair for pair in headers if pair[0] not in CREDENTIAL_HEADERS]
-
-
 def strip_query(query: bytes) -> bytes:
     """The query without `key`, however its name is spelled; the rest byte for byte."""
     if b"key" not in query and b"%" not in query:
