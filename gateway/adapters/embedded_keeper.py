@@ -31,6 +31,8 @@ FIRST_USER_S = 15.0
 # A server writes its file out on SIGTERM; then it may be killed: what was acknowledged is in the file.
 STOP_S = 10.0
 TICK_S = 0.02
+# Users wake the keeper themselves; this long a server may be dead before it is started again.
+READY_TICK_S = 0.1
 # A server that dies this often in a row will not come up by trying once more.
 STARTS_IN_A_ROW_MAX = 5
 STEADY_S = 10.0
@@ -240,7 +242,7 @@ def keep(order: dict[str, Any]) -> None:
             server.start()
             began_s = time.monotonic()
             while users.told or (not users.ever and time.monotonic() - began_s < FIRST_USER_S):
-                users.turn(TICK_S)
+                users.turn(READY_TICK_S if server.ready else TICK_S)
                 server.watch()
                 if server.ready:
                     users.tell(server.status)

@@ -119,7 +119,8 @@ class Reconciler:
         for hold_id in sorted(before.keys() & after.keys()):
             if after[hold_id].worker in alive:
                 continue
-            if isinstance(await self._ledger.expire(hold_id, lease_gone=True), Posted):
+            answer = await self._ledger.expire(hold_id, lease_gone=True)
+            if isinstance(answer, Posted) and not answer.replayed:
                 report.expired.append(hold_id)
 
     async def _worker_holds(self) -> dict[str, HoldRecord]:

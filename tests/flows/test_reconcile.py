@@ -1,4 +1,4 @@
-"""Sweeps and reconcile on a real store: what was left behind ends at its checkpoint, what does not fit is told and frozen."""
+"""Sweeps and reconcile on a real store: what was left behind ends at its checkpoint, what does not fit is frozen."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from gateway.adapters.redis.freeze import Freezer
 from gateway.adapters.redis.leases import Lease, WorkerLease
 from gateway.adapters.redis.ledger import RedisLedger
 from gateway.adapters.redis.link import RedisLink
+from gateway.core.errors import Unavailable
 from gateway.core.holds import Measure, Placed, PlaceHold, Posted, Refusal, Refused, ScopeClaim
 from gateway.core.money import Rate, Unit
+from gateway.flows.doctor import present_spend_per_s
 from gateway.flows.reconcile import Reconciler, ReconcileReport
 from gateway.flows.sweeping import HoldSweep, Sweep, run_sweeps
 
@@ -258,3 +260,139 @@ async def test_a_sweep_that_fails_is_reported_and_tried_again() -> None:
     sweeps.cancel()
     await asyncio.gather(sweeps, return_exceptions=True)
     assert seen[:3] == ["broken 0", "broken 1", "broken 2"]
+
+
+async def test_what_waited_on_disk_and_what_the_store_forgot_are_in_the_report(
+    link: RedisLink, ledger: RedisLedger, freezer: Freezer
+) -> None:
+    async def history() -> list[str]:
+        return ["partition 7f: the store has gone back in time"]
+
+    async def replay() -> int:
+        return 3
+
+    reconciler = Reconciler(ledger, clock_of(link), freeze_all=freezer.freeze, history=history, replay=replay)
+    report = await reconciler.run(lease_wait_s=0)
+    assert (report.replayed, report.clean, report.frozen) == (3, False, ["everything"])
+    assert "history: partition 7f: the store has gone back in time" in report.lines()
+    assert freezer.reason == "partition 7f: the store has gone back in time"
+
+
+async def test_a_partition_in_which_money_moves_at_every_look_is_told_as_unread(
+    link: RedisLink, ledger: RedisLedger, freezer: Freezer
+) -> None:
+    moved = 0
+
+    async def clock_that_moves_money() -> Mapping[str, int]:
+        nonlocal moved
+        moved += 1
+        await ledger.credit(f"more{moved}", ACCOUNT, 1, unit=Unit.MSAT, rate=RATE, source="lightning")
+        return await server_clocks_ms(link)
+
+    async def no_pause(seconds: float) -> None:
+        assert seconds < 1
+
+    reconciler = Reconciler(ledger, clock_that_moves_money, freeze_all=freezer.freeze, sleep=no_pause)
+    report = await reconciler.run(lease_wait_s=0)
+    assert report.unread == [0x7F] and not report.mismatches and not report.clean
+    assert any("money moves all the time: partition 7f" in line for line in report.lines())
+
+
+async def test_a_hold_that_ends_while_it_is_waited_for_is_not_expired(
+    link: RedisLink, ledger: RedisLedger, freezer: Freezer
+) -> None:
+    hold_id = await place(ledger, "a")
+
+    async def end_it(seconds: float) -> None:
+        await ledger.post(hold_id, 50, account=ACCOUNT)
+
+    report = await Reconciler(ledger, clock_of(link), freeze_all=freezer.freeze, sleep=end_it).run()
+    assert report.clean and not report.expired
+
+
+async def test_a_hold_of_an_execution_is_not_its_workers(
+    link: RedisLink, ledger: RedisLedger, freezer: Freezer
+) -> None:
+    owned = PlaceHold("ho_7fx", ACCOUNT, 10, 10, 10, RATE, owner="exe_7f1")
+    assert isinstance(await ledger.place(owned), Placed)
+    report = await reconcile(link, ledger, freezer)
+    assert report.clean and not report.expired and report.open_holds == 1
+
+
+async def test_more_overdue_holds_than_a_turn_takes_are_left_for_the_next(
+    link: RedisLink, ledger: RedisLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.flows.sweeping._HOLDS_A_TURN_MAX", 3)
+    sweep = HoldSweep(ledger, clock_of(link), lifetime_ms=1)
+    for name in "abcde":
+        await place(ledger, name, lifetime_ms=1)
+    await sweep.once()
+    await asyncio.sleep(0.02)
+    assert [(await sweep.once()).expired for _ in range(3)] == [3, 2, 0]
+
+
+async def test_a_sweep_lets_go_while_another_worker_has_the_lease(link: RedisLink) -> None:
+    assert await Lease(link, "sweep", "other").take()
+    released: list[int] = []
+
+    async def once() -> None:
+        raise AssertionError("it is not our turn")
+
+    sweep = Sweep("test", 0.001, once, Lease(link, "sweep", "we"), lambda: released.append(1))
+    sweeps = asyncio.create_task(run_sweeps([sweep]))
+    while len(released) < 3:
+        await asyncio.sleep(0.001)
+    sweeps.cancel()
+    await asyncio.gather(sweeps, return_exceptions=True)
+    assert await link.command("GET", "{leases}sweep", key="{leases}sweep") == b"other"
+
+
+async def test_a_store_that_is_away_ends_no_sweep(caplog: pytest.LogCaptureFixture) -> None:
+    turns = 0
+
+    async def once() -> None:
+        nonlocal turns
+        turns += 1
+        raise Unavailable("away")
+
+    sweeps = asyncio.create_task(run_sweeps([Sweep("away", 0.001, once)]))
+    while turns < 3:
+        await asyncio.sleep(0.001)
+    sweeps.cancel()
+    await asyncio.gather(sweeps, return_exceptions=True)
+    assert "sweep away failed" in caplog.text
+
+
+async def test_the_present_spend_is_what_was_posted_in_the_last_minute(link: RedisLink, ledger: RedisLedger) -> None:
+    for number in range(12):
+        await ledger.post(await place(ledger, str(number)), 99, account=ACCOUNT)
+    now_ms = max((await server_clocks_ms(link)).values())
+    assert await present_spend_per_s(ledger, now_ms=now_ms) == {Unit.MSAT: 20}  # 1,188 in 60 s, rounded up
+    assert await present_spend_per_s(ledger, now_ms=now_ms + 61_000) == {}
+    await link.command("DEL", "{p7f}a:" + ACCOUNT, key="{p7f}a:" + ACCOUNT)
+    assert await present_spend_per_s(ledger, now_ms=now_ms) == {}
+
+
+async def test_a_hold_that_its_slow_worker_ends_at_the_last_moment_is_not_counted_as_expired(
+    link: RedisLink, freezer: Freezer, ledger: RedisLedger
+) -> None:
+    class SlowWorker(RedisLedger):
+        async def has_lease(self, worker: str) -> bool:
+            await self.post("ho_7fa", 70, account=ACCOUNT)
+            return False
+
+    slow = SlowWorker(link, worker="w1")
+    await place(slow, "a")
+    await place(slow, "b")
+    report = await reconcile(link, slow, freezer)
+    assert report.clean and report.expired == ["ho_7fb"]
+    record = await ledger.hold("ho_7fa")
+    assert record is not None and (record.state, record.posted) == ("posted", 70)
+
+
+async def test_holds_on_the_same_scopes_are_summed(link: RedisLink, ledger: RedisLedger, freezer: Freezer) -> None:
+    await WorkerLeaseNow(link, "w1").take()
+    await place(ledger, "a")
+    await place(ledger, "b")
+    report = await reconcile(link, ledger, freezer)
+    assert report.clean and report.open_holds == 2
