@@ -51,7 +51,7 @@ def chat(
 
 
 def messages(texts: Sequence[str], *, end: str = "\n") -> Sample:
-    start = {"type": "message", "id": "msg_1", "role": "assistant", "model": "claude-sonnet-4-5", "content": []}
+    start: dict[str, Any] = {"type": "message", "id": "msg_1", "role": "assistant", "model": "claude-sonnet-4-5", "content": []}
     start |= {"stop_reason": None, "stop_sequence": None}
     start |= {"usage": {"input_tokens": 8, "cache_read_input_tokens": 100, "output_tokens": 1}}
     parts = [event({"type": "message_start", "message": start}, "message_start", end)]
@@ -87,7 +87,7 @@ def responses(texts: Sequence[str], *, end: str = "\n") -> Sample:
         {"type": "response.content_part.done", **place, "part": {**part, "text": said}},
         {"type": "response.output_item.done", "output_index": 0, "item": full},
     ]
-    usage = {"input_tokens": 11, "output_tokens": 77, "total_tokens": 88}
+    usage: dict[str, Any] = {"input_tokens": 11, "output_tokens": 77, "total_tokens": 88}
     usage |= {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
     last = {"type": "response.completed", "response": {**base, "status": "completed", "output": [full], "usage": usage}}
     numbered = [{**value, "sequence_number": number} for number, value in enumerate([*events, last])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import anthropic
 import httpx2
@@ -24,7 +25,7 @@ COMMENT = sse_comment(
 
 
 def with_comment(sample: Sample) -> bytes:
-    reader = reader_for(sample.operation, counter=len, strip_usage=False, client_asked_usage=True)
+    reader = reader_for(sample.operation, counter=lambda text: len(text), strip_usage=False, client_asked_usage=True)
     piece, last = reader.feed(sample.data), reader.close()
     return piece.forward + last.forward + place_comment(COMMENT, piece.tail + last.tail)
 
@@ -51,8 +52,8 @@ def test_the_comment_is_one_line_of_json() -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("make", [chat, messages, responses])
-def test_it_stands_directly_before_the_last_event_and_comes_out_again(make: type[Sample], end: str) -> None:
-    sample = make(["a", ": farebox b"], end=end)  # type: ignore[call-arg]
+def test_it_stands_directly_before_the_last_event_and_comes_out_again(make: Callable[..., Sample], end: str) -> None:
+    sample = make(["a", ": farebox b"], end=end)
     stream = with_comment(sample)
     assert stream == sample.data.removesuffix(sample.tail) + COMMENT + sample.tail
     assert without_comments(stream) == sample.data

@@ -204,7 +204,7 @@ def test_an_event_beyond_the_limit_passes_unread_and_the_stream_goes_on(read_byt
 def test_what_comes_after_the_end_belongs_to_the_tail() -> None:
     sample = chat(["a"])
     reader = make(sample)
-    forward, tail = run(reader, [sample.data, b": late\n\n"])
+    _, tail = run(reader, [sample.data, b": late\n\n"])
     assert tail == sample.tail + b": late\n\n"
 
 

@@ -204,9 +204,10 @@ def test_everything_that_is_visible_is_counted() -> None:
 
 
 @pytest.mark.parametrize("name", ["chat", "messages", "responses", "gemini", "ollama", "completions"])
-def test_streams_of_one_form_are_counted_like_any_other(name: str) -> None:
+@pytest.mark.parametrize("members", [{}, {"obfuscation": True}], ids=["plain", "obfuscated"])
+def test_streams_of_one_form_are_counted_like_any_other(name: str, members: dict[str, Any]) -> None:
     texts = [f" w{number}" for number in range(300)]
-    sample = MAKERS[name](texts)
+    sample = MAKERS[name](texts, **members) if name == "chat" else MAKERS[name](texts)
     at_once, one_by_one = (make(sample.operation, content_type=sample.content_type) for _ in range(2))
     at_once.feed(sample.data)
     for start in range(0, len(sample.data), 113):

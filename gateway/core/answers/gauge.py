@@ -7,6 +7,8 @@ copied, so that the relay can give back the part of it that the money does not p
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from gateway.core.answers.envelope import Envelope, strings
 from gateway.core.answers.figures import decoded
 from gateway.core.answers.framing import Framing
@@ -26,6 +28,7 @@ class Gauge:
         self._framing = framing
         self._most_event_bytes = grammar.most_event_bytes
         self._envelope = Envelope()
+        self._previous = b""  # the last event of another form, to learn from with the next
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._text_bytes = 0  # bytes since the last count that may be text
@@ -96,7 +99,6 @@ class Gauge:
         """Read events into a tally, runs of the usual form in one step."""
         envelope = self._envelope
         run: list[bytes] = []
-        previous = b""
         for event in self._framing.split(data):
             content = envelope.content(event)
             if content is not None and (run or tally.text.has(envelope.channel)):
@@ -112,13 +114,15 @@ class Gauge:
                 continue
             tally.events += 1
             tally.take(payload)
-            if envelope.attempts and previous:
-                plain = tally.plain_text(payload)
-                if plain is not None:
-                    envelope.learn(previous, event, *plain)
-            previous = event
+            if envelope.attempts:
+                self._learn(event, tally.plain_text(payload))
         if run:
             self._take_run(tally, run)
+
+    def _learn(self, event: bytes, plain: tuple[Hashable, str] | None) -> None:
+        if plain is not None and self._previous:
+            self._envelope.learn(self._previous, event, *plain)
+        self._previous = event if plain is not None else b""
 
     def _take_run(self, tally: Tally, contents: list[bytes]) -> None:
         """Texts of events of the usual form."""
