@@ -65,7 +65,9 @@ local shortfalls = mode == 'paid' and math.floor(account.shortfalls / 2) or acco
 call('HSET', KEYS[1], 'credited', digits(total), 'debt', digits(account.debt - debt_paid), 'rate', digits(rate),
   'shortfalls', digits(shortfalls), 'c:' .. id, contents, from, digits(from_total))
 if house then
-  journal(KEYS[3], 'house', now, house_id, id, '0 0 ' .. digits(amount) .. ' ' .. digits(amount) .. ' 0', ' for=' .. account_id .. ' cause=' .. cause)
+  local given = digits(amount)
+  journal(KEYS[3], 'house', now, house_id, id, '0 0 ' .. given .. ' ' .. given .. ' 0',
+    ' for=' .. account_id .. ' cause=' .. cause)
   call('SADD', KEYS[2], house_id)
   call('HSET', KEYS[4], 'unit', unit, 'class', 'house', 'credited', digits(house.credited + amount),
     'posted', digits(house.posted + amount))

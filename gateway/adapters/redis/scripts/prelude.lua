@@ -12,7 +12,8 @@ local EXACT = 9007199254740991
 local STATE, ACCOUNT, FLOOR, FIRST, CEILING, AMOUNT, EARNED, POSTED, SHORTFALL, RATE = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 local WORKER, OWNER, PLACED_AT, RENEWED_UNTIL, LIFETIME, MUST_END, ENDED_AT = 11, 12, 13, 14, 15, 16, 17
 -- SPLIT: what each pocket reserved, after the end what each one paid; empty where the account has one pocket.
--- SCOPES: {counter key, budget key or '', 'm' or 'u', limit or -1, window's end or 0} each. COST: what post was asked for, -1 before.
+-- SCOPES: {counter key, budget key or '', 'm' or 'u', limit or -1, window's end or 0} each.
+-- COST: what post was asked for, -1 before.
 local SPLIT, SCOPES, LABELS, OUTCOME, COST = 18, 19, 20, 21, 22
 
 local function fail(what)
