@@ -37,6 +37,8 @@ READY_TICK_S = 0.1
 STARTS_IN_A_ROW_MAX = 5
 STEADY_S = 10.0
 PR_SET_PDEATHSIG = 1
+# Inherited descriptors have low numbers: they are opened before anything is served.
+DESCRIPTORS_MAX = 4_096
 
 
 class Probe(enum.Enum):
@@ -254,6 +256,7 @@ def main() -> None:
     """A session of our own: Ctrl-C in a terminal is for the users; they settle first, then go, and the keeper
     follows."""
     os.setsid()
+    os.closerange(3, DESCRIPTORS_MAX)  # a listening socket of the gateway must not outlive it here
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

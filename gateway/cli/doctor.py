@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gateway.adapters.redis.clock import server_clocks_ms
 from gateway.adapters.redis.durability import Loss, look
-from gateway.cli.store import open_for_command
+from gateway.cli.store import explain, open_for_command
 from gateway.config import Config, load_config
 from gateway.config_reader import ConfigError
 from gateway.core.errors import Problem
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         return asyncio.run(doctor(load_config(args.config)))
     except (ConfigError, Problem, OSError) as error:
-        print(f"farebox: {error}", file=sys.stderr)
+        print(f"farebox: {explain(error)}", file=sys.stderr)
         return 2
 
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from gateway.adapters.redis.segments import BrokenChain, SegmentsInUse, verify_chain
-from gateway.cli.store import OpenStore, open_for_command
+from gateway.cli.store import OpenStore, explain, open_for_command
 from gateway.config import Config, load_config
 from gateway.config_reader import ConfigError
 from gateway.core.errors import Problem
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         return asyncio.run(reconcile(load_config(args.config), accept=args.accept, files=args.files))
     except (ConfigError, Problem, OSError) as error:
-        print(f"farebox: {error}", file=sys.stderr)
+        print(f"farebox: {explain(error)}", file=sys.stderr)
         return 2
 
 

@@ -52,3 +52,8 @@ async def _on(url: str, config: Config) -> AsyncIterator[OpenStore]:
             spool.close()
     finally:
         await link.close()
+
+
+def explain(error: Exception) -> str:
+    """The error with its reason: whoever runs a command may know which server it was and what it said."""
+    return f"{error} ({error.__cause__})" if error.__cause__ is not None else str(error)

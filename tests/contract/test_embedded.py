@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -135,6 +136,16 @@ async def test_the_server_ends_after_the_sigkill_of_its_only_user(tmp_path: Path
     user.kill()
     user.wait()
     await until(lambda: not alive(int(pid)) and not alive(int(keeper_pid)), "server and keeper have ended")
+
+
+async def test_the_keeper_holds_no_socket_of_the_gateway(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.set_inheritable(True)  # as a worker gets it from its supervisor
+        port = listener.getsockname()[1]
+        async with embedded_store(tmp_path):
+            listener.close()
+            with socket.create_server(("127.0.0.1", port)) as again:
+                assert again.getsockname()[1] == port
 
 
 async def test_a_killed_server_is_started_again_with_its_data(tmp_path: Path) -> None:

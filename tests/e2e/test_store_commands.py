@@ -134,4 +134,4 @@ async def test_a_command_without_a_store_says_so(tmp_path: Path) -> None:
     config.write_text("redis:\n  url: redis://127.0.0.1:1\n" + f"data_dir: {tmp_path}\n")
     assert os.path.exists(config)
     code, text = await farebox("doctor", "--config", str(config))
-    assert code == 2 and "not available" in text and "Traceback" not in text
+    assert code == 2 and "not available" in text and "127.0.0.1:1" in text and "Traceback" not in text
