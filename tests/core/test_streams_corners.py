@@ -112,7 +112,7 @@ def test_a_line_that_is_no_json_passes() -> None:
 
 def test_an_endless_line_passes_unread_and_the_stream_goes_on() -> None:
     sample = ollama(["a ", "b "])
-    data = b'{"message":{"content":"' + b"x" * 1_100_000 + b'"}}\n' + sample.data
+    data = b'{"message":{"content":"' + b"x" * 1_500_000 + b'"}}\n' + sample.data
     reader = make(Op.OLLAMA_CHAT)
     pieces = [reader.feed(data[start : start + 65536]) for start in range(0, len(data), 65536)]
     assert b"".join(piece.forward + piece.tail for piece in pieces) == data

@@ -67,11 +67,7 @@ class EventReader:
         """The upstream has ended: what is kept comes out. A last event may lack its blank line."""
         rest = b"".join(self._kept)
         self._kept, self._kept_bytes, self._edge = [], 0, b""
-        piece = _NOTHING
-        if rest and (self._midway or len(rest) > self._grammar.most_event_bytes):
-            piece = Piece(rest, b"", False)
-        elif rest:
-            piece = self._read(rest)
+        piece = self._read(rest) if rest else _NOTHING
         if self._final or (self._grammar.closes_on_eof and self._gauge.fold().finished):
             self.ended = True
         self._plain = not self.ended
