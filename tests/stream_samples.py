@@ -51,7 +51,13 @@ def chat(
 
 
 def messages(texts: Sequence[str], *, end: str = "\n") -> Sample:
-    start: dict[str, Any] = {"type": "message", "id": "msg_1", "role": "assistant", "model": "claude-sonnet-4-5", "content": []}
+    start: dict[str, Any] = {
+        "type": "message",
+        "id": "msg_1",
+        "role": "assistant",
+        "model": "claude-sonnet-4-5",
+        "content": [],
+    }
     start |= {"stop_reason": None, "stop_sequence": None}
     start |= {"usage": {"input_tokens": 8, "cache_read_input_tokens": 100, "output_tokens": 1}}
     parts = [event({"type": "message_start", "message": start}, "message_start", end)]

@@ -1,8 +1,9 @@
 """Vocabularies: how many tokens a text has for a model.
 
-OpenAI's vocabularies are exact and come with the package bpe-openai. Its Python layer builds tables of two hundred thousand
-entries when it is imported (0.6 s, 67 MB) that we have no use for, so the compiled module is loaded by itself; a vocabulary
-is read (60 ms, up to 63 MB) when the first text is counted, not before. For other models characters are counted.
+OpenAI's vocabularies are exact and come with the package bpe-openai. Its Python layer builds tables of two hundred
+thousand entries when it is imported (0.6 s, 67 MB) that we have no use for, so the compiled module is loaded by
+itself; a vocabulary is read (60 ms, up to 63 MB) when the first text is counted, not before. For other models
+characters are counted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 
 from gateway.core.metering import TextCounter
 
-# A vocabulary counts about 30 bytes a microsecond: above this size (half a millisecond) the caller leaves the event loop.
+# A vocabulary counts about 30 bytes a microsecond: above this size (half a millisecond) the caller leaves the event
+# loop.
 LARGE_TEXT_BYTES = 16 * 1024
 # English text has about four characters a token in every vocabulary of today.
 ASCII_CHARACTERS_PER_TOKEN = 4
@@ -34,8 +36,8 @@ _PROVIDERS = frozenset({"openai", "azure"})
 
 
 def count_characters(text: str) -> int:
-    """An estimate for models without a published vocabulary: a token for every four ASCII characters, rounded up, and one
-    for every other character."""
+    """An estimate for models without a published vocabulary: a token for every four ASCII characters, rounded up,
+    and one for every other character."""
     ascii_characters = len(text.encode("ascii", "ignore"))
     return ceil(ascii_characters / ASCII_CHARACTERS_PER_TOKEN) + len(text) - ascii_characters
 

@@ -1,7 +1,7 @@
 """What a request cost, as a comment in its own stream: `: farebox {...}`, one line directly before the last event.
 
-A comment line with its line end and nothing more: a blank line behind it would be an empty event, which some parsers hand
-on. Taking the line out gives the upstream's bytes again.
+A comment line with its line end and nothing more: a blank line behind it would be an empty event, which some
+parsers hand on. Taking the line out gives the upstream's bytes again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def sse_comment(
     final: bool,
     cut: str | None,
 ) -> bytes:
-    """The comment line. `cost` and `balance` are money objects; `final` is False where the posting is not acknowledged yet."""
+    """The comment line. `cost` and `balance` are money objects; `final` is False where the posting is not
+    acknowledged yet."""
     members = {
         "request_id": request_id,
         "cost": cost,

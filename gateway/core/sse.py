@@ -1,8 +1,8 @@
 """Server-sent events in bytes: where they end, and what they carry (WHATWG HTML, "Server-sent events").
 
-Events are cut, never rebuilt: what goes out is what came in. Line ends may be LF, CRLF or CR and may be mixed; an event may
-be split anywhere by the network. A buffer that ends in CR is not yet decided, because an LF may follow and belongs to it:
-without that rule the same bytes would be cut differently by different reads.
+Events are cut, never rebuilt: what goes out is what came in. Line ends may be LF, CRLF or CR and may be mixed; an
+event may be split anywhere by the network. A buffer that ends in CR is not yet decided, because an LF may follow
+and belongs to it: without that rule the same bytes would be cut differently by different reads.
 """
 
 from __future__ import annotations

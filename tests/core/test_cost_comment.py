@@ -24,8 +24,12 @@ COMMENT = sse_comment(
 )
 
 
+def letters(text: str) -> int:
+    return len(text)
+
+
 def with_comment(sample: Sample) -> bytes:
-    reader = reader_for(sample.operation, counter=lambda text: len(text), strip_usage=False, client_asked_usage=True)
+    reader = reader_for(sample.operation, counter=letters, strip_usage=False, client_asked_usage=True)
     piece, last = reader.feed(sample.data), reader.close()
     return piece.forward + last.forward + place_comment(COMMENT, piece.tail + last.tail)
 

@@ -1,8 +1,8 @@
 """Anthropic messages. The input excludes what was read from and written to the cache; we add it, so that totals include
 their parts in every dialect.
 
-A stream reports its input with `message_start` and ends with `message_delta`, whose usage is cumulative and replaces the
-start, and `message_stop`. What `message_start` says of the output is a beginning, never the charge.
+A stream reports its input with `message_start` and ends with `message_delta`, whose usage is cumulative and
+replaces the start, and `message_stop`. What `message_start` says of the output is a beginning, never the charge.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A stream that is one JSON array (Gemini without `alt=sse`): `[{...}`, `,{...}`, ..., `]`.
 
-An element with what stands before it is an event; so is the closing bracket. Elements have no separator that a search could
-find, so the bytes are scanned for brackets outside strings, each byte once.
+An element with what stands before it is an event; so is the closing bracket. Elements have no separator that a
+search could find, so the bytes are scanned for brackets outside strings, each byte once.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _ELEMENT_DEPTH = 1
 class ArrayScanner:
     """Finds where elements end. Holds its place between reads."""
 
-    def __init__(self) -> None:
-        self._depth = 0
+    def __init__(self, *, depth: int = 0) -> None:
+        self._depth = depth
         self._in_string = False
         self._escaped = False
 
@@ -99,9 +99,7 @@ class ArrayFraming:
 
 def _ends(data: bytes) -> list[int]:
     """Ends of the elements in `data`, which may begin inside the array."""
-    scanner = ArrayScanner()
-    if not data.lstrip().startswith(b"["):
-        scanner._depth = _ELEMENT_DEPTH
+    scanner = ArrayScanner(depth=0 if data.lstrip().startswith(b"[") else _ELEMENT_DEPTH)
     ends: list[int] = []
     end = scanner.next_end(data, 0)
     while end >= 0:

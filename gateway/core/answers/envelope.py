@@ -1,10 +1,11 @@
 """What the events of a stream have in common, so that most of them need not be decoded one by one.
 
-The events of a text share their beginning (`data: {"id":"chatcmpl-...` up to the text) and what follows the text. Both are
-learned from two events that follow one another. An event that has exactly this beginning and this end differs from those in
-one JSON string alone, so its text is that string: many such strings are decoded in one step. It also makes the cheap bound of
-a piece a tight one: of its 250 bytes perhaps five are text. Both parts hold quotation marks that no JSON string can hold
-unescaped, so wherever these bytes stand they are structure, and the bound is sound.
+The events of a text share their beginning (`data: {"id":"chatcmpl-...` up to the text) and what follows the text.
+Both are learned from two events that follow one another. An event that has exactly this beginning and this end
+differs from those in one JSON string alone, so its text is that string: many such strings are decoded in one step.
+It also makes the cheap bound of a piece a tight one: of its 250 bytes perhaps five are text. Both parts hold
+quotation marks that no JSON string can hold unescaped, so wherever these bytes stand they are structure, and the
+bound is sound.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Figures as upstreams report them, made safe.
 
-An upstream may leave a figure out, send null, a string, a negative or an absurd number. All of these count as missing: no
-figure that is charged ever comes from them. A part larger than its whole is a contradiction and counts as missing too.
+An upstream may leave a figure out, send null, a string, a negative or an absurd number. All of these count as
+missing: no figure that is charged ever comes from them. A part larger than its whole is a contradiction and counts
+as missing too.
 """
 
 from __future__ import annotations
@@ -89,5 +90,5 @@ def picousd(owner: Members, name: str) -> int | None:
 
 def calls(owner: Members, *, suffix: str) -> tuple[tuple[str, int], ...]:
     """Members named `<tool><suffix>` with a count above zero: the server tools that ran."""
-    found = [(name, figure(owner, name)) for name in owner if isinstance(name, str) and name.endswith(suffix)]
+    found = [(name, figure(owner, name)) for name in owner if name.endswith(suffix)]
     return tuple(sorted((name.removesuffix(suffix), count) for name, count in found if count))

@@ -44,8 +44,9 @@ class EventFraming:
         return sse.split(data)
 
     def payload(self, event: bytes) -> Members | None:
-        """The JSON object that the event carries. The two usual forms (data alone, or behind a name) are decoded without
-        looking at every line: if there are more lines, the strict decoder refuses what follows the object."""
+        """The JSON object that the event carries. The two usual forms (data alone, or behind a name) are decoded
+        without looking at every line: if there are more lines, the strict decoder refuses what follows the
+        object."""
         at = 0 if event.startswith(b"data: {") else event.find(b"\ndata: {") + 1 if event.startswith(b"event: ") else -1
         if at >= 0:
             try:

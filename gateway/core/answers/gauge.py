@@ -1,8 +1,8 @@
 """How much text a stream has brought: a cheap bound at every piece, the exact count when asked, and the way back.
 
-Pieces wait until somebody counts, or until they are many; then their texts are taken out, those of the usual form in one step.
-Before the newest piece is counted the tally is
-copied, so that the relay can give back the part of it that the money does not pay for.
+Pieces wait until somebody counts, or until they are many; then their texts are taken out, those of the usual form
+in one step. Before the newest piece is counted the tally is copied, so that the relay can give back the part of it
+that the money does not pay for.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Gauge:
         return self.tally.events + sum(piece.count(end) for piece in self._pending for end in self._framing.whole_ends)
 
     def fit(self, forward: bytes, output_tokens: int) -> bytes:
-        """The longest run of whole events from the start of `forward` within `output_tokens`; the tally goes back to it."""
+        """The longest run of whole events from the start of `forward` within `output_tokens`; the tally goes back
+        to it."""
         if self._mark is not None:
             tally, pieces = self._mark, self._since
         else:

@@ -1,7 +1,8 @@
 """Gemini: thoughts are not in the candidates, and what tools put into the prompt is not in the prompt; we add both.
 
-In a stream every chunk carries the usage up to there and the last one wins, so no chunk is decoded before somebody asks: the
-tally keeps the latest. The answer ends with the upstream's bytes. Without `alt=sse` a stream is one JSON array.
+In a stream every chunk carries the usage up to there and the last one wins, so no chunk is decoded before somebody
+asks: the tally keeps the latest. The answer ends with the upstream's bytes. Without `alt=sse` a stream is one JSON
+array.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What one dialect's events mean: the two things that a reader asks of it.
 
-A `Grammar` says which bytes make an event worth reading at once (it may carry usage, an error or the end) and what such an
-event says. A `Tally` takes events later, when somebody asks: it counts their text and knows what a clean end still needs.
+A `Grammar` says which bytes make an event worth reading at once (it may carry usage, an error or the end) and what
+such an event says. A `Tally` takes events later, when somebody asks: it counts their text and knows what a clean
+end still needs.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ MOST_LARGE_EVENT_BYTES = 16 * 1024 * 1024
 
 
 class Sign(NamedTuple):
-    """What an event says to the relay. `final`: the usage is the last word on the output too. `running`: it is the exact
-    figure up to this event. `strip`: the event exists only because we asked for usage, and does not go out."""
+    """What an event says to the relay. `final`: the usage is the last word on the output too. `running`: it is the
+    exact figure up to this event. `strip`: the event exists only because we asked for usage, and does not go
+    out."""
 
     usage: Usage | None = None
     final: bool = False
@@ -74,9 +76,9 @@ class Tally(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """One dialect's events. `markers`: an event without any of these bytes carries neither usage nor error nor end; each
-    contains an unescaped quotation mark (or cannot matter), so text inside a JSON string rarely shows it and the event is
-    judged by its structure anyway."""
+    """One dialect's events. `markers`: an event without any of these bytes carries neither usage nor error nor end;
+    each contains an unescaped quotation mark (or cannot matter), so text inside a JSON string rarely shows it and
+    the event is judged by its structure anyway."""
 
     markers: tuple[bytes, ...]
     read: Callable[[Members | None, bytes, Usage | None], Sign]  # payload, event, usage so far

@@ -1,7 +1,7 @@
 """Transcriptions, images and speech.
 
-A transcription is billed by tokens or by duration, as its usage says. Image streams carry whole pictures in their events;
-their usage comes with the finished one. Speech is bytes of sound, or events that end with usage.
+A transcription is billed by tokens or by duration, as its usage says. Image streams carry whole pictures in their
+events; their usage comes with the finished one. Speech is bytes of sound, or events that end with usage.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Ollama's own API: one JSON object a line, usage in the last one (`done: true`).
 
-Ollama leaves `prompt_eval_count` out where it had the whole prompt in its cache; a usage without it is none, and is counted.
+Ollama leaves `prompt_eval_count` out where it had the whole prompt in its cache; a usage without it is none, and is
+counted.
 """
 
 from __future__ import annotations

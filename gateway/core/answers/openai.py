@@ -1,7 +1,8 @@
 """OpenAI chat and text completions, and the many servers that speak alike (vLLM, OpenRouter, Groq, Mistral, DeepSeek).
 
-Details are included in the totals. A stream ends with `data: [DONE]`; its usage comes in a chunk without choices, but some
-servers put it on the last chunk with a finish reason, some on every chunk, and Groq a second time under `x_groq`.
+Details are included in the totals. A stream ends with `data: [DONE]`; its usage comes in a chunk without choices,
+but some servers put it on the last chunk with a finish reason, some on every chunk, and Groq a second time under
+`x_groq`.
 """
 
 from __future__ import annotations

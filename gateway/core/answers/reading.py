@@ -1,10 +1,12 @@
 """Reads one stream: whole events out, byte for byte; usage as reported, else as counted.
 
-Most reads bring whole events with text and nothing else. They cost a handful of byte searches, go out as they are, and wait
-in the gauge to be counted when somebody asks. An event is decoded at once only where a marker of the grammar stands in it.
+Most reads bring whole events with text and nothing else. They cost a handful of byte searches, go out as they are,
+and wait in the gauge to be counted when somebody asks. An event is decoded at once only where a marker of the
+grammar stands in it.
 
-Invariants: the pieces joined are the bytes fed (less the usage chunk we asked for ourselves); an event is never sent in part
-unless it is longer than the grammar allows; the same bytes give the same usage and count however they were cut.
+Invariants: the pieces joined are the bytes fed (less the usage chunk we asked for ourselves); an event is never
+sent in part unless it is longer than the grammar allows; the same bytes give the same usage and count however they
+were cut.
 """
 
 from __future__ import annotations
@@ -194,7 +196,8 @@ class EventReader:
         return self._gauge.count()
 
     def fit(self, forward: bytes, output_tokens: int) -> bytes:
-        """The longest run of whole events from the start of `forward` within `output_tokens`. The stream is cut there."""
+        """The longest run of whole events from the start of `forward` within `output_tokens`. The stream is cut
+        there."""
         self._cut = True
         return self._gauge.fit(forward, output_tokens)
 
@@ -216,16 +219,17 @@ class EventReader:
         ), Basis.COUNTED
 
     def plausible(self, usage: Usage) -> bool:
-        """False where the reported visible output is far above what was seen. Cheap first: most streams bring one event a
-        token. Only sound for a model whose vocabulary is known and whose output is all visible."""
+        """False where the reported visible output is far above what was seen. Cheap first: most streams bring one
+        event a token. Only sound for a model whose vocabulary is known and whose output is all visible."""
         visible = usage.output_tokens - usage.reasoning_tokens
         if visible <= PLAUSIBLE_TOKENS_PER_EVENT * self._gauge.events() + PLAUSIBLE_SLACK_TOKENS:
             return True
         return visible <= PLAUSIBLE_RATIO * self.count() + PLAUSIBLE_SLACK_TOKENS
 
     def closing(self) -> bytes:
-        """Events that end the stream cleanly where it was cut, with its usage (the input as it was last given to `usage`,
-        which therefore comes first). Where the dialect leaves it to the client whether usage is told, only if it asked."""
+        """Events that end the stream cleanly where it was cut, with its usage (the input as it was last given to
+        `usage`, which therefore comes first). Where the dialect leaves it to the client whether usage is told, only
+        if it asked."""
         return self._gauge.fold().closing(self._closing_usage())
 
     def _closing_usage(self) -> Usage | None:

@@ -92,8 +92,8 @@ def served_model(operation: Operation, body: bytes) -> str | None:
 
 
 def answer_text(operation: Operation, body: bytes) -> str:
-    """Visible text of an unstreamed answer, to be counted where usage is missing. An answer that is no JSON (a transcript
-    as text or subtitles) is text itself."""
+    """Visible text of an unstreamed answer, to be counted where usage is missing. An answer that is no JSON (a
+    transcript as text or subtitles) is text itself."""
     reading = _ANSWERS.get(operation)
     if reading is None:
         return ""
@@ -111,8 +111,8 @@ def reader_for(
     client_asked_usage: bool,
     content_type: str = "",
 ) -> StreamReader:
-    """The reader of a stream. `content_type` is the answer's: it tells Gemini's two forms and speech's two forms apart; where
-    it is not known, the usual form is assumed."""
+    """The reader of a stream. `content_type` is the answer's: it tells Gemini's two forms and speech's two forms
+    apart; where it is not known, the usual form is assumed."""
     kind = content_type.partition(";")[0].strip().lower()
     make = partial(EventReader, counter=counter, strip_usage=strip_usage, client_asked_usage=client_asked_usage)
     if operation in _LINE_STREAMS:

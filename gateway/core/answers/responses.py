@@ -1,8 +1,9 @@
-"""OpenAI's Responses API. Usage stands inside the event that ends the stream: `response.completed`, `.incomplete`, `.failed`.
+"""OpenAI's Responses API. Usage stands inside the event that ends the stream: `response.completed`, `.incomplete`,
+`.failed`.
 
-Every event that carries a whole response object has a member `response`, and no other has: that is the marker. A stream that
-we cut ends as OpenAI ends one that reached `max_output_tokens`: open items done and incomplete, then `response.incomplete`
-with everything that was delivered.
+Every event that carries a whole response object has a member `response`, and no other has: that is the marker. A
+stream that we cut ends as OpenAI ends one that reached `max_output_tokens`: open items done and incomplete, then
+`response.incomplete` with everything that was delivered.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Text that grows by small pieces and can be gone back on: appending and remembering an earlier state both cost nothing."""
+"""Text that grows by small pieces and can be gone back on: appending and remembering an earlier state both cost
+nothing."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Visible text of a stream, counted so that no way of cutting the stream changes the count.
 
-Text arrives in pieces that need not be tokens. It is gathered by channel (an answer, its reasoning, a tool call each have
-their own) and counted in blocks that end where every byte-pair vocabulary ends a word: before a space or a punctuation mark.
-So the sum over blocks is the count of the whole text, whenever it was asked for. Text without such a place is cut at a fixed
-length, which depends on the text alone.
+Text arrives in pieces that need not be tokens. It is gathered by channel (an answer, its reasoning, a tool call
+each have their own) and counted in blocks that end where every byte-pair vocabulary ends a word: before a space or
+a punctuation mark. So the sum over blocks is the count of the whole text, whenever it was asked for. Text without
+such a place is cut at a fixed length, which depends on the text alone.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from gateway.core.metering import TextCounter
 BLOCK_CHARACTERS = 256
 # Text waits in one string up to this length, because it may never have to be counted.
 MOST_UNCOUNTED_CHARACTERS = 4096
-# Greedy: the last character before a space, or the last letter or digit before a mark. Apostrophes join ("don't"), so they
-# are not among the marks.
+# Greedy: the last character before a space, or the last letter or digit before a mark. Apostrophes join ("don't"), so
+# they are not among the marks.
 _LAST_WORD_END = re.compile(r"(?s).*(?:\S(?= )|[^\W_](?=[,.;:!?()，。；：！？、]))")
 
 
