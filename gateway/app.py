@@ -29,16 +29,17 @@ from gateway.core.headers import Headers, key_header
 from gateway.flows.admission import Admission
 from gateway.flows.counting import Counting
 from gateway.flows.proxying import Relay, RelaySettings
+from gateway.flows.renewing import Renewals
 from gateway.flows.settling import Settler
 from gateway.flows.streams import OpenStreams
 from gateway.policy_files import load_policies, reload_policies
 from gateway.routes import route_table
+from gateway.site_assembly import own_routes
 from gateway.store_assembly import open_store
 from gateway.web.addresses import Addresses
 from gateway.web.observer import RequestObserver
 from gateway.web.proxy import EdgeLimits, Proxy
 from gateway.web.site import own_site
-from gateway.site_assembly import own_routes
 
 ASGIApp = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
@@ -104,6 +105,8 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
         stack.callback(upstreams.close)
         streams = OpenStreams(stalled_reader_s=config.limits.stalled_reader_s)
         background.run("streams", streams.run)
+        renewals = Renewals(store.ledger, lifetime_s=policies.hold.hold_lifetime_s)
+        background.run("renewals", renewals.run)
         relay = Relay(
             admission=admission,
             upstreams=upstreams,
@@ -111,6 +114,7 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             settler=Settler(store.ledger, store.spool),
             counting=counting,
             streams=streams,
+            renewals=renewals,
             settings=_relay_settings(config),
         )
         addresses = Addresses(config.trusted_proxies)
@@ -119,7 +123,9 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             system=system,
             addresses=addresses,
             observer=RequestObserver(
-                (metrics.finished, access_log.finished), now_s=asyncio.get_running_loop().time, policy=lambda: current[0].digest
+                (metrics.finished, access_log.finished),
+                now_s=asyncio.get_running_loop().time,
+                policy=lambda: current[0].digest,
             ),
             limits=_edge_limits(config),
         )
@@ -130,7 +136,13 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
 
         site = own_site(
             own_routes(
-                store=store, agents=agents, metrics=metrics, addresses=addresses, system=system, table=routes, proxy=proxy,
+                store=store,
+                agents=agents,
+                metrics=metrics,
+                addresses=addresses,
+                system=system,
+                table=routes,
+                proxy=proxy,
                 public_url=config.public_url,
             )
         )
@@ -187,7 +199,9 @@ def _edge_limits(config: Config) -> EdgeLimits:
 
 def _dispatch(site: Starlette, proxy: Proxy) -> ASGIApp:
     """Our own paths to the site, all others to the relay. `/api/chat` and `/api/generate` are Ollama's."""
-    own = frozenset({"l402", "health", "metrics", "openapi.json", ".well-known", "api", "admin", "hooks", "dashboard", "console"})
+    own = frozenset(
+        {"l402", "health", "metrics", "openapi.json", ".well-known", "api", "admin", "hooks", "dashboard", "console"}
+    )
     relayed = frozenset({"/api/chat", "/api/generate"})
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -198,4 +212,3 @@ def _dispatch(site: Starlette, proxy: Proxy) -> ASGIApp:
             await site(scope, receive, send)
 
     return app
-

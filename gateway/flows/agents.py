@@ -1,7 +1,8 @@
 """Agents at the counter: who shows a credential, what it may spend, and what to ask of whoever shows none.
 
-Everything that can be mended without the payer is mended here (a payment not yet credited, a rate that changed, an input
-counted too coarsely) before anything is refused; after a valid proof our own failures are 503, never another invoice.
+Everything that can be mended without the payer is mended here (a payment not yet credited, a rate that changed, an
+input counted too coarsely) before anything is refused; after a valid proof our own failures are 503, never another
+invoice.
 """
 
 from __future__ import annotations
@@ -46,7 +47,13 @@ class AgentDesk:
     """Identifies agents and places their holds. `lightning` None: agents cannot pay here."""
 
     def __init__(
-        self, *, challenger: Challenger | None, verifier: Verifier, crediting: Crediting, ledger: Ledger, counting: Counting
+        self,
+        *,
+        challenger: Challenger | None,
+        verifier: Verifier,
+        crediting: Crediting,
+        ledger: Ledger,
+        counting: Counting,
     ) -> None:
         self._challenger = challenger
         self._verifier = verifier
@@ -54,6 +61,7 @@ class AgentDesk:
         self._ledger = ledger
         self._counting = counting
         self._voiding: set[asyncio.Task[object]] = set()
+        self._loop = asyncio.get_running_loop()
 
     async def identify(
         self, call: Call, credential: L402Credential, context: RequestContext, deposit: int | None
@@ -77,7 +85,9 @@ class AgentDesk:
         facts: RequestFacts | None = None,
     ) -> Problem:
         """The 402 for a request that shows nothing that we know."""
-        reason = getattr(credential, "reason", None) or "this request must be paid: pay the invoice and retry with the proof"
+        reason = (
+            getattr(credential, "reason", None) or "this request must be paid: pay the invoice and retry with the proof"
+        )
         return await self._refusal(call, reason, deposit, price=_floor_nanousd(card, facts))
 
     async def _refusal(
@@ -117,6 +127,7 @@ class AgentDesk:
         refused = Refused(Refusal.INSUFFICIENT)
         for _ in range(PLACE_ATTEMPTS):
             hold = self._hold(call, payer, request, terms, policy)
+            placed_at_s = self._loop.time()
             answer = await self._place(hold)
             if isinstance(answer, Placed):
                 return Work(
@@ -126,6 +137,7 @@ class AgentDesk:
                     terms=terms,
                     granted=answer.granted,
                     available=answer.available,
+                    renewed_at_s=placed_at_s,
                 )
             refused = answer
             if answer.reason in _MISSING_CREDIT:

@@ -17,7 +17,7 @@ from gateway.core.answers.registry import reader_for, served_model
 from gateway.core.call import Call
 from gateway.core.cost_comment import place_comment, sse_comment
 from gateway.core.credentials import Credential, strip_query
-from gateway.core.errors import Problem, Unavailable, UpstreamFailed
+from gateway.core.errors import UpstreamFailed
 from gateway.core.headers import Headers, header_value, headers_down, headers_up, speaks
 from gateway.core.money import Unit, money_object, usd_string
 from gateway.core.operations import Dialect, Operation
@@ -28,6 +28,7 @@ from gateway.core.usage import Basis, Usage
 from gateway.core.usage_tail import UsageTail
 from gateway.flows.admission import Admission, Admitted
 from gateway.flows.counting import Counting
+from gateway.flows.renewing import Renewals
 from gateway.flows.settling import Settler, Work
 from gateway.flows.streaming import MeteredStream
 from gateway.ports import Answer, Ledger, UpstreamRequest, Upstreams
@@ -91,6 +92,7 @@ class Relay:
         settler: Settler,
         counting: Counting,
         streams: Streams,
+        renewals: Renewals,
         settings: RelaySettings,
     ) -> None:
         self._admission = admission
@@ -99,6 +101,7 @@ class Relay:
         self._settler = settler
         self._counting = counting
         self._streams = streams
+        self._renewals = renewals
         self._settings = settings
         self._loop = asyncio.get_running_loop()
 
@@ -118,6 +121,7 @@ class Relay:
             await self._relay_free(call, admitted, outlet, trace)
             return
         delivered: Callable[[], tuple[Usage, Basis]] | None = None
+        self._renewals.add(work)
         try:
             answer = await self._open(call, admitted, trace)
             try:
@@ -133,12 +137,14 @@ class Relay:
                     case AnswerKind.BINARY:
                         await self._relay_large(call, admitted, work, answer, outlet, trace)
                     case AnswerKind.STREAM:
+                        self._renewals.discard(work)  # from here on it renews itself
                         stream = self._metered(call, admitted, work, answer, outlet)
                         delivered = stream.usage
                         await self._relay_stream(call, admitted, work, stream, answer, outlet, trace)
             finally:
                 answer.abort()
         finally:
+            self._renewals.discard(work)
             if not work.resolved:
                 await asyncio.shield(asyncio.ensure_future(self._resolve(work, delivered)))
 
@@ -160,9 +166,7 @@ class Relay:
                 limit = self._limit_to_splice(admitted, work)
             ask_usage = facts.stream and not facts.asks_usage
             if ask_usage or limit is not None:
-                body = splice(
-                    admitted.match.operation, body, facts, include_usage=ask_usage, output_limit_tokens=limit
-                )
+                body = splice(admitted.match.operation, body, facts, include_usage=ask_usage, output_limit_tokens=limit)
         started = self._loop.time()
         headers = headers_up(call.headers)
         headers.append((b"farebox-request-id", call.request_id.encode()))
@@ -269,9 +273,7 @@ class Relay:
 
     # Streams.
 
-    def _metered(
-        self, call: Call, admitted: Admitted, work: Work, answer: Answer, outlet: Outlet
-    ) -> MeteredStream:
+    def _metered(self, call: Call, admitted: Admitted, work: Work, answer: Answer, outlet: Outlet) -> MeteredStream:
         facts, match = admitted.facts, admitted.match
         reader = reader_for(
             match.operation,
@@ -290,6 +292,7 @@ class Relay:
             granted=work.granted,
             policy=self._admission.policies.hold,
             count_input=partial(self._counting.input_tokens, admitted, call.body),
+            renewed_at_s=work.renewed_at_s,
             drain_on_disconnect=match.upstream_name in self._settings.drain_on_disconnect,
         )
 

@@ -1,7 +1,7 @@
 """The end of a piece of work: its usage becomes an amount, and its hold is resolved exactly once.
 
-A posting that the store cannot take goes to the local spool and is replayed by its id: the payer pays once, later. A void
-that cannot be written needs no spool: the sweeper expires the hold at its checkpoint, which is nothing.
+A posting that the store cannot take goes to the local spool and is replayed by its id: the payer pays once, later. A
+void that cannot be written needs no spool: the sweeper expires the hold at its checkpoint, which is nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Work:
     terms: Terms
     granted: int
     available: int
+    renewed_at_s: float = 0.0  # loop time of the last acknowledged renewal, the placing to begin with
     resolved: bool = False
     state: str = "open"
     usage: Usage = field(default_factory=Usage)

@@ -1,11 +1,12 @@
 """A stream that is metered while it flows: never a token above what was paid, and no waiting while the money lasts.
 
 Every read of the upstream passes `_arrive`, called from the socket itself: the reader tells how many output tokens the
-stream has brought at most, and while the hold has bought as many, the piece goes out at once. Near the end of the hold more
-is reserved ahead of need; where the money ends, the piece is cut to the events that still fit and the upstream is closed.
+stream has brought at most, and while the hold has bought as many, the piece goes out at once. Near the end of the hold
+more is reserved ahead of need; where the money ends, the piece is cut to the events that still fit and the upstream is
+closed.
 
-Invariants: nothing is forwarded that the hold does not pay; nothing is forwarded after the last acknowledged renewal plus
-the hold's lifetime less a margin, by our own monotonic clock; `finished` is set exactly once.
+Invariants: nothing is forwarded that the hold does not pay; nothing is forwarded after the last acknowledged renewal
+plus the hold's lifetime less a margin, by our own monotonic clock; `finished` is set exactly once.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class MeteredStream:
         granted: int,
         policy: HoldPolicy,
         count_input: Callable[[], int],
+        renewed_at_s: float,
         drain_on_disconnect: bool = False,
     ) -> None:
         self.reader = reader
@@ -88,7 +90,7 @@ class MeteredStream:
         self._upstream_over = False
         self._gone = False
         now = self._loop.time()
-        self._renewed_at = now
+        self._renewed_at = renewed_at_s
         self._checkpoint_at = now  # the first one, at the first tick, is the price of the input
         self.last_data_at = now
 
