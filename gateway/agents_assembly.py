@@ -67,12 +67,8 @@ async def open_agents(
     def challenge_policy() -> ChallengePolicy:
         return policies().challenge
 
-    crediting = Crediting(
-        policy=challenge_policy, node=node, ledger=store.ledger, mint=mint, book=book, system=system
-    )
-    challenger = Challenger(
-        policy=challenge_policy, node=node, rates=rates, mint=mint, book=book, system=system
-    )
+    crediting = Crediting(policy=challenge_policy, node=node, ledger=store.ledger, mint=mint, book=book, system=system)
+    challenger = Challenger(policy=challenge_policy, node=node, rates=rates, mint=mint, book=book, system=system)
     verifier = Verifier(mint=mint, policy=challenge_policy)
     refund_policy = RefundPolicy()
     refunder = Refunder(

@@ -1,4 +1,5 @@
-"""Work that goes on beside the requests: each task is named, started again when it falls over, and ended with the gateway."""
+"""Work that goes on beside the requests: each task is named, started again when it falls over, and ended with the
+gateway."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Configuration: one YAML file and the environment, read once into frozen objects.
 
-The names of the keys are a contract; `config.example.yaml` documents every one. Nothing is silently ignored: an unknown key
-of the file or of the environment stops the start, with its path. Secrets never appear in a repr.
+The names of the keys are a contract; `config.example.yaml` documents every one. Nothing is silently ignored: an unknown
+key of the file or of the environment stops the start, with its path. Secrets never appear in a repr.
 """
 
 from __future__ import annotations

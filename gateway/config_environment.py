@@ -1,7 +1,7 @@
 """The environment's part in the configuration: `${NAME}` in values, and `FAREBOX_A__B` over the file's `a.b`.
 
-A variable that begins with `FAREBOX_` and names no key stops the start, like an unknown key of the file: a misspelt secret
-must not be silently ignored. Variables that a value names with `${...}` are of the operator's own choosing.
+A variable that begins with `FAREBOX_` and names no key stops the start, like an unknown key of the file: a misspelt
+secret must not be silently ignored. Variables that a value names with `${...}` are of the operator's own choosing.
 """
 
 from __future__ import annotations

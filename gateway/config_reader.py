@@ -1,10 +1,11 @@
 """Reads YAML into frozen dataclasses, strictly, by their type hints.
 
-An operator must never meet a field that is silently ignored: unknown keys, doubled keys and wrong types are refused with
-the path of the key and what would be right; all problems of a file are reported at once. Exact numbers (`Decimal`) are read
-from quoted strings or integers, because a YAML float has already lost what was written.
+An operator must never meet a field that is silently ignored: unknown keys, doubled keys and wrong types are refused
+with the path of the key and what would be right; all problems of a file are reported at once. Exact numbers (`Decimal`)
+are read from quoted strings or integers, because a YAML float has already lost what was written.
 
-A dataclass says what its fields may be by its hints; `__post_init__` checks what hints cannot, by raising `FieldProblem`.
+A dataclass says what its fields may be by its hints; `__post_init__` checks what hints cannot, by raising
+`FieldProblem`.
 """
 
 from __future__ import annotations

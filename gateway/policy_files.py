@@ -1,7 +1,7 @@
 """Reads the operator's policies from one directory: `limits.yaml` and `prices/*.yaml`, into one frozen object.
 
-A reload reads everything anew and either gives a whole new object or keeps the old one and says why; nothing is ever half
-new. No policy can switch an invariant off, and a file or key that nobody reads is refused.
+A reload reads everything anew and either gives a whole new object or keeps the old one and says why; nothing is ever
+half new. No policy can switch an invariant off, and a file or key that nobody reads is refused.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ from gateway.core.tokens import Unverified, Verified
 
 
 class Ledger(Protocol):
-    """The steps of LEDGER.md. Each is one atomic step, idempotent by its id. Raises Unavailable when the outcome is unknown:
-    after an unknown `place` the caller voids the id."""
+    """The steps of LEDGER.md. Each is one atomic step, idempotent by its id. Raises Unavailable when the outcome is
+    unknown: after an unknown `place` the caller voids the id."""
 
     async def place(self, hold: PlaceHold) -> Placed | Refused: ...
     async def extend_to(self, hold_id: str, total: int) -> Extended | Refused: ...
@@ -135,7 +135,8 @@ class Spool(Protocol):
 
 
 class Answer(Protocol):
-    """An upstream's answer, its head already read. After the end `complete` is true, or `failure` says why it is not."""
+    """An upstream's answer, its head already read. After the end `complete` is true, or `failure` says why it is
+    not."""
 
     status: int
     headers: Headers
@@ -204,8 +205,8 @@ class RefundBook(Protocol):
 
 
 class IdempotencyRecords(Protocol):
-    """Answers by payer, path and `Idempotency-Key`. `begin` gives None for a fresh key (which is then kept), `Kept` for a known
-    one. `digest` is of the body."""
+    """Answers by payer, path and `Idempotency-Key`. `begin` gives None for a fresh key (which is then kept), `Kept` for
+    a known one. `digest` is of the body."""
 
     async def begin(self, payer: str, path: str, key: str, digest: bytes) -> Kept | None: ...
     async def finish(self, payer: str, path: str, key: str, digest: bytes, answer: bytes) -> None: ...

@@ -1,8 +1,8 @@
 """Reads `policies/prices/*.yaml`: the operator's own prices, which add to the default book or stand before it.
 
 A price has the day from which it holds, where it was read, the day it was checked, and its unit in the key. An entry is
-never overwritten: a new price is a new entry with a later day, and two entries of one model for one day are refused. Money is
-written quoted (`"0.15"`): a YAML float has already lost what was written.
+never overwritten: a new price is a new entry with a later day, and two entries of one model for one day are refused.
+Money is written quoted (`"0.15"`): a YAML float has already lost what was written.
 """
 
 from __future__ import annotations

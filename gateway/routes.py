@@ -1,7 +1,7 @@
 """From the configuration to the compiled route table: where names become upstreams and prices become integers.
 
-What cannot be served is refused here, at start, with the path of the key: a route of a raw upstream without a price, two
-routes of one path that ask for different things, a route whose operation nobody can tell.
+What cannot be served is refused here, at start, with the path of the key: a route of a raw upstream without a price,
+two routes of one path that ask for different things, a route whose operation nobody can tell.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One worker process: the application on uvicorn, its signals, its end.
 
-SIGTERM: no new requests; running streams go on for the grace period, then are cut and settled; then the process ends. SIGHUP:
-the policies are read again, as one object or not at all. A worker whose supervisor has gone ends like on SIGTERM.
+SIGTERM: no new requests; running streams go on for the grace period, then are cut and settled; then the process ends.
+SIGHUP: the policies are read again, as one object or not at all. A worker whose supervisor has gone ends like on
+SIGTERM.
 """
 
 from __future__ import annotations

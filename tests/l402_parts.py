@@ -1,4 +1,5 @@
-"""Everything between a credential and its credit, on real parts: a store, a node on a socket, a wallet behind another node."""
+"""Everything between a credential and its credit, on real parts: a store, a node on a socket, a wallet behind another
+node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A real store for tests: one Valkey (or Redis) process on a free port, with a directory of its own, ended with the session."""
+"""A real store for tests: one Valkey (or Redis) process on a free port, with a directory of its own, ended with the
+session."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A small server that speaks L402 in front of the simulated upstream, with a selling node and a paying wallet behind it,
-in a thread of its own: what the client for agents is tested against, without the gateway.
+"""A small server that speaks L402 in front of the simulated upstream, with a selling node and a paying wallet behind
+it, in a thread of its own: what the client for agents is tested against, without the gateway.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Plain numbers that the hot path adds to: counters and histograms without locks, labels objects or text.
 
-A worker is one thread, so adding to an integer is all it takes. The numbers become Prometheus' text only when somebody asks
-(`metrics.py`), and survive the worker as one small JSON object.
+A worker is one thread, so adding to an integer is all it takes. The numbers become Prometheus' text only when somebody
+asks (`metrics.py`), and survive the worker as one small JSON object.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """One exchange with an upstream, and the socket that carries it.
 
-Written for the relay's hot path: one write for head and body, a parser in C, and the body handed on from `data_received`
-itself, joined so that what one read returned is one piece. Invariants: a connection serves one exchange at a time and goes
-back to the pool only after the answer's last byte; an aborted exchange closes its connection at once, so that the upstream
-stops working for nobody.
+Written for the relay's hot path: one write for head and body, a parser in C, and the body handed on from
+`data_received` itself, joined so that what one read returned is one piece. Invariants: a connection serves one exchange
+at a time and goes back to the pool only after the answer's last byte; an aborted exchange closes its connection at
+once, so that the upstream stops working for nobody.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The default price book: the data of genai-prices as Farebox's own records.
 
 The library prices a request in 290 us and takes 17 MB; so its data are read once, in a process of their own
-(`genai_export`), and only the records stay. A reload of the policies keeps them: they change with the installed package only.
+(`genai_export`), and only the records stay. A reload of the policies keeps them: they change with the installed package
+only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Turns the data of genai-prices into Farebox's own records, and as a program writes them to its output.
 
-Run in a process of its own by `genai_book`, because the library's modules take 17 MB that no worker needs afterwards. A model
-with a kind of price that we do not know is still listed, with what we know of it; one without any stays without a price.
+Run in a process of its own by `genai_book`, because the library's modules take 17 MB that no worker needs afterwards. A
+model with a kind of price that we do not know is still listed, with what we know of it; one without any stays without a
+price.
 """
 
 from __future__ import annotations

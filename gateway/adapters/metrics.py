@@ -1,9 +1,9 @@
 """Prometheus metrics of all workers of one gateway, whichever worker is asked.
 
-Each worker counts for itself in plain numbers and writes them to its own small file about once a second; `/metrics` adds the
-files of the others to its own numbers. A worker's slot is a locked file: one that was killed gives its slot, with the
-numbers in it, to the next, so that counters never fall. At most the last second of a killed worker is missing here; money
-is not counted from here.
+Each worker counts for itself in plain numbers and writes them to its own small file about once a second; `/metrics`
+adds the files of the others to its own numbers. A worker's slot is a locked file: one that was killed gives its slot,
+with the numbers in it, to the next, so that counters never fall. At most the last second of a killed worker is missing
+here; money is not counted from here.
 """
 
 from __future__ import annotations

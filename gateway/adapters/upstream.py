@@ -61,11 +61,11 @@ class UpstreamPool:
         self._tls = (tls or ssl.create_default_context()) if target.scheme == "https" else None
 
     async def open(self, head: bytes, body: bytes, upload: AsyncIterator[bytes] | None = None) -> Exchange:
-        """Send a request and wait for the answer's headers. `head` ends with the empty line; `upload` is sent after it, in
-        the framing that the head names.
+        """Send a request and wait for the answer's headers. `head` ends with the empty line; `upload` is sent after it,
+        in the framing that the head names.
 
-        Errors: UpstreamFailed, UpstreamTimeout. A request on a reused connection that the upstream closed without a byte of
-        an answer is sent once more, on a new connection: such a connection was idle and died of old age.
+        Errors: UpstreamFailed, UpstreamTimeout. A request on a reused connection that the upstream closed without a
+        byte of an answer is sent once more, on a new connection: such a connection was idle and died of old age.
         """
         connection = self._take_idle()
         if connection is not None:

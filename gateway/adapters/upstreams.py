@@ -20,7 +20,9 @@ class UpstreamSettings:
     headers: Headers
 
     def __repr__(self) -> str:
-        return f"UpstreamSettings({self.target.scheme}://{self.target.host}:{self.target.port}{self.target.path_prefix})"
+        return (
+            f"UpstreamSettings({self.target.scheme}://{self.target.host}:{self.target.port}{self.target.path_prefix})"
+        )
 
 
 class UpstreamSet:
@@ -33,8 +35,8 @@ class UpstreamSet:
         self._own = {name: frozenset(header for header, _ in each.headers) for name, each in settings.items()}
 
     async def open(self, request: UpstreamRequest) -> Answer:
-        """Send a request and wait for the answer's head. Errors: UpstreamFailed, UpstreamTimeout; NotFound for a name that
-        is not configured."""
+        """Send a request and wait for the answer's head. Errors: UpstreamFailed, UpstreamTimeout; NotFound for a name
+        that is not configured."""
         pool = self._pools.get(request.upstream)
         if pool is None:
             raise NotFound(f"no upstream {request.upstream!r}", code="unknown_route")

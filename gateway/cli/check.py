@@ -1,7 +1,7 @@
 """`farebox check`: everything that can be known of a configuration before it serves, with doubt counted as failure.
 
-It prints the routes and prices in force as the gateway will use them, and the digest of the policies. Exit code 0: no doubt;
-1: a doubt, each on a line of its own; 2: the configuration cannot be read at all.
+It prints the routes and prices in force as the gateway will use them, and the digest of the policies. Exit code 0: no
+doubt; 1: a doubt, each on a line of its own; 2: the configuration cannot be read at all.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`farebox demo`: the whole path on embedded parts, told step by step, then left running.
 
-Valkey, a simulated Lightning node, a wallet and a simulated upstream start with the gateway; an agent buys credit, streams,
-spends, is cut off where its money ends and takes back what is left. `demo.json` in the data directory tells scripts where
-everything is; it appears once all parts answer, and goes when the demo ends.
+Valkey, a simulated Lightning node, a wallet and a simulated upstream start with the gateway; an agent buys credit,
+streams, spends, is cut off where its money ends and takes back what is left. `demo.json` in the data directory tells
+scripts where everything is; it appears once all parts answer, and goes when the demo ends.
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ _STOP_S = 15.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `farebox demo`."""
-    parser.add_argument("--port", type=int, default=8402, help="where the gateway listens (default 8402; 0 for any free port)")
+    parser.add_argument(
+        "--port", type=int, default=8402, help="where the gateway listens (default 8402; 0 for any free port)"
+    )
     parser.add_argument("--data-dir", type=Path, default=Path("farebox-data/demo"), help="where everything is kept")
-    parser.add_argument("--once", action="store_true", help="end after the story: exit code 0 when every step went well")
+    parser.add_argument(
+        "--once", action="store_true", help="end after the story: exit code 0 when every step went well"
+    )
     parser.add_argument("--quiet", action="store_true", help="no story, only run")
 
 
@@ -46,7 +50,10 @@ def run(args: argparse.Namespace) -> int:
             went_well = args.quiet or tell_story(demo)
             if args.once:
                 return 0 if went_well else 1
-            print(f"\nEverything stays up: {demo['base_url']} (metrics: {demo['base_url']}/metrics). Ctrl-C ends it.", flush=True)
+            print(
+                f"\nEverything stays up: {demo['base_url']} (metrics: {demo['base_url']}/metrics). Ctrl-C ends it.",
+                flush=True,
+            )
             signal.pause()
     except KeyboardInterrupt:
         return 0
@@ -89,7 +96,15 @@ def _parts(data_dir: Path) -> Iterator[dict[str, Any]]:
     """The simulated parts, in a process that ends when its standard input closes."""
     ready = data_dir / "parts.json"
     ready.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "gateway.simulators.parts", "--data-dir", str(data_dir), "--ready-file", str(ready)]
+    command = [
+        sys.executable,
+        "-m",
+        "gateway.simulators.parts",
+        "--data-dir",
+        str(data_dir),
+        "--ready-file",
+        str(ready),
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
         try:
             _until(ready.exists, process, "the simulated parts")
@@ -104,9 +119,10 @@ def _parts(data_dir: Path) -> Iterator[dict[str, Any]]:
 @contextmanager
 def _gateway(config: Path, port: int, base_url: str, log: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "gateway", "serve", "--config", str(config), "--port", str(port)]
-    with log.open("ab") as output, subprocess.Popen(
-        command, stdout=output, stderr=output, start_new_session=True
-    ) as process:
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True) as process,
+    ):
         try:
             _until(lambda: _answers(f"{base_url}/health/ready"), process, f"the gateway (see {log})")
             yield
@@ -152,7 +168,11 @@ def _write_config(data_dir: Path, parts: dict[str, Any]) -> Path:
         "data_dir": str(data_dir),
         "upstreams": {
             "openai": {"dialect": "openai", "base_url": f"{upstream}/openai/v1", "api_key": "sk-demo-upstream"},
-            "anthropic": {"dialect": "anthropic", "base_url": f"{upstream}/anthropic", "api_key": "sk-ant-demo-upstream"},
+            "anthropic": {
+                "dialect": "anthropic",
+                "base_url": f"{upstream}/anthropic",
+                "api_key": "sk-ant-demo-upstream",
+            },
             "gemini": {"dialect": "gemini", "base_url": f"{upstream}/gemini", "api_key": "demo-upstream"},
             "ollama": {"dialect": "ollama", "base_url": f"{upstream}/ollama", "provider": "ollama"},
             "tools": {"dialect": "raw", "base_url": f"{upstream}/raw"},

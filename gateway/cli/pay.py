@@ -1,4 +1,5 @@
-"""`farebox pay URL`: curl with a wallet. The answer goes to standard output as it comes, everything else to standard error.
+"""`farebox pay URL`: curl with a wallet. The answer goes to standard output as it comes, everything else to standard
+error.
 
 Exit codes: 0 answered, 1 answered with an error status, 2 refused or could not be asked.
 """

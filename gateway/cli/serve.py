@@ -1,7 +1,7 @@
 """`farebox serve`: one worker in this process, or a supervisor over several.
 
-The supervisor owns the listening socket and nothing else: it starts workers, starts a dead one again, and hands signals on.
-A worker that dies takes its own streams with it and no one else's.
+The supervisor owns the listening socket and nothing else: it starts workers, starts a dead one again, and hands signals
+on. A worker that dies takes its own streams with it and no one else's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Pays L402 challenges in the middle of ordinary HTTP calls: one `Payer`, with an auth flow for httpx and one for httpx2.
+"""Pays L402 challenges in the middle of ordinary HTTP calls: one `Payer`, with an auth flow for httpx and one for
+httpx2.
 
     payer = Payer(HttpWallet("http://127.0.0.1:9737"), caps=Caps(per_call_sats=1_000))
     client = OpenAI(base_url="https://gateway/v1", api_key="none", http_client=httpx2.Client(auth=payer.httpx2_auth()))

@@ -44,7 +44,8 @@ _RANK = {PaymentState.STARTED: 0, PaymentState.LOST: 1, PaymentState.FAILED: 2, 
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """The most that may be spent, routing fees included: in one payment, on one host in 24 hours, on all in 24 hours."""
+    """The most that may be spent, routing fees included: in one payment, on one host in 24 hours, on all in 24
+    hours."""
 
     per_call_sats: int = 2_000
     per_host_sats: int = 10_000

@@ -22,8 +22,8 @@ DEFAULT_POCKET = "prepaid"
 
 
 class CreditMode(StrEnum):
-    """Where a credit's money comes from: a payer (pays debt first), the house's own account, or a movement of ours that is
-    neither (an envelope, a plan's allowance, the limit of the postpaid pocket)."""
+    """Where a credit's money comes from: a payer (pays debt first), the house's own account, or a movement of ours that
+    is neither (an envelope, a plan's allowance, the limit of the postpaid pocket)."""
 
     PAID = "paid"
     HOUSE = "house"
@@ -63,8 +63,8 @@ class DebitCause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LedgerTerms:
-    """Figures of the policy that the steps use. A hold is remembered for `retention_ms` after its end, a counter for its
-    window, the longest hold and retention. `most_shortfalls`: from so many on `place` refuses; 0 never."""
+    """Figures of the policy that the steps use. A hold is remembered for `retention_ms` after its end, a counter for
+    its window, the longest hold and retention. `most_shortfalls`: from so many on `place` refuses; 0 never."""
 
     retention_ms: int = 86_400_000
     longest_hold_ms: int = 86_400_000

@@ -1,4 +1,5 @@
-"""What kind of answer an upstream's head announces: decides whether it is read whole, metered as a stream, or passed on."""
+"""What kind of answer an upstream's head announces: decides whether it is read whole, metered as a stream, or passed
+on."""
 
 from __future__ import annotations
 

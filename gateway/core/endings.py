@@ -1,7 +1,7 @@
 """What a provider's path asks for, told by how it ends: providers put their own words before it, and after it nothing.
 
-`/openai/v1/chat/completions`, `/api/v1/chat/completions` and `/chat/completions` all ask for a chat. A path that ends in
-nothing known here asks for something that we could not meter, and has no operation.
+`/openai/v1/chat/completions`, `/api/v1/chat/completions` and `/chat/completions` all ask for a chat. A path that ends
+in nothing known here asks for something that we could not meter, and has no operation.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ _GEMINI = re.compile(r"/models/([^/:]+(?:/[^/:]+)*)(?::|%3[Aa])([A-Za-z]+)$")
 # Lists of models, and one model of it: its name may have slashes.
 _LISTING = re.compile(r"/models(?:/[^/]+){0,4}$")
 _OLLAMA_LISTING = re.compile(r"/api/(?:tags|ps|version)$")
-# What could make an upstream read another path than the one we judged: dot segments, empty segments, encoded separators of
-# a request line. An encoded slash stays allowed: names of models have them.
+# What could make an upstream read another path than the one we judged: dot segments, empty segments, encoded separators
+# of a request line. An encoded slash stays allowed: names of models have them.
 _UNSAFE = re.compile(r"//|/\.{1,2}(?:/|$)|%2[eE]|%5[cC]|%23|%3[fF]|%00|[\\?#\s]|[^\x21-\x7e]")
 
 

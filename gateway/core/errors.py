@@ -1,8 +1,8 @@
 """Every way in which Farebox refuses, drawn as one tree.
 
 A refusal is a `Problem`: the status and `code` of the HTTP contract, a sentence for people, the field that is wrong
-(`param`), more members for the body, and `retry_after_s` where waiting helps. Flows raise it, the web edge renders it in the
-caller's dialect. Messages never carry credentials, keys, prompts or preimages.
+(`param`), more members for the body, and `retry_after_s` where waiting helps. Flows raise it, the web edge renders it
+in the caller's dialect. Messages never carry credentials, keys, prompts or preimages.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 
 class Problem(Exception):
-    """A refusal with its place in the HTTP contract. Subclasses fix the status and the code; an instance may narrow `code`."""
+    """A refusal with its place in the HTTP contract. Subclasses fix the status and the code; an instance may narrow
+    `code`."""
 
     status = 500
     code = "internal"
@@ -34,12 +35,14 @@ class Problem(Exception):
         self.param = param
         self.members: dict[str, Any] = dict(members or {})
         self.retry_after_s = retry_after_s
-        # Headers that the answer carries besides the common ones: `www-authenticate` of a challenge, first in the response.
+        # Headers that the answer carries besides the common ones: `www-authenticate` of a challenge, first in the
+        # response.
         self.headers: dict[str, str] = dict(headers or {})
 
 
 class PaymentRequired(Problem):
-    """402: money would help. Codes: payment_required, approval_required, step_up_required, budget_exceeded, budget_paused."""
+    """402: money would help. Codes: payment_required, approval_required, step_up_required, budget_exceeded,
+    budget_paused."""
 
     status, code, title = 402, "payment_required", "Payment required"
 
@@ -117,4 +120,5 @@ class Unavailable(Problem):
 
 
 class OutcomeUnknown(Unavailable):
-    """503: the connection was lost after the step had been written. It may have happened: `void(id)`, or the same id again."""
+    """503: the connection was lost after the step had been written. It may have happened: `void(id)`, or the same id
+    again."""

@@ -2,7 +2,8 @@
 
 `RequestFacts` is all that admission, pricing and metering need to know of a request. The dialect modules
 (`core/dialects/<dialect>.py`) read it from the body; bounds are sound: what the upstream bills is never more.
-`RequestFacts` is never changed once made, but not frozen: a frozen one of so many fields takes 2.5 us to make, this 0.5 us.
+`RequestFacts` is never changed once made, but not frozen: a frozen one of so many fields takes 2.5 us to make, this 0.5
+us.
 """
 
 from __future__ import annotations

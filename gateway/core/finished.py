@@ -1,6 +1,7 @@
 """One finished request as metrics and the access log see it: what happened, and what it cost.
 
-It holds names, numbers and ids only. No header, query, body or credential can be put into it by mistake: there is no field.
+It holds names, numbers and ids only. No header, query, body or credential can be put into it by mistake: there is no
+field.
 """
 
 from __future__ import annotations

@@ -20,7 +20,16 @@ HOP_BY_HOP = frozenset(
 NOT_UP = (
     HOP_BY_HOP
     | CREDENTIAL_HEADERS
-    | {b"host", b"accept-encoding", b"cookie", b"forwarded", b"content-length", b"expect", b"x-bolthub-credit", b"x-real-ip"}
+    | {
+        b"host",
+        b"accept-encoding",
+        b"cookie",
+        b"forwarded",
+        b"content-length",
+        b"expect",
+        b"x-bolthub-credit",
+        b"x-real-ip",
+    }
 )
 NOT_DOWN = HOP_BY_HOP | {
     b"set-cookie", b"set-cookie2", b"clear-site-data", b"service-worker-allowed", b"content-security-policy",

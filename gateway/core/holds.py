@@ -3,8 +3,8 @@
 Ids carry their partition as two hex digits after the prefix (`ho_7f...`), so that nothing needs a look-up to be routed.
 All amounts are integers in the account's unit.
 
-What the hot path makes for every request is never changed once made, but not frozen: a frozen dataclass of fifteen fields takes
-4 us to make, this one 0.5 us.
+What the hot path makes for every request is never changed once made, but not frozen: a frozen dataclass of fifteen
+fields takes 4 us to make, this one 0.5 us.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Measure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ScopeClaim:
-    """One budget or caveat counter that a hold reserves on. `limit` None: it stands in the budget record `budget_id`, and a
-    budget that does not exist refuses. `window` is the id of the window; `window_ends_at_ms` None for `total`."""
+    """One budget or caveat counter that a hold reserves on. `limit` None: it stands in the budget record `budget_id`,
+    and a budget that does not exist refuses. `window` is the id of the window; `window_ends_at_ms` None for `total`."""
 
     scope: str
     window: str
@@ -39,10 +39,11 @@ class ScopeClaim:
 
 @dataclass(slots=True, unsafe_hash=True)
 class PlaceHold:
-    """Reserve the most there is between `floor` and `ceiling`. `first` is how much to reserve when more than the floor is
-    there but the work can be extended later (streams); equal to `ceiling` otherwise. Never above `ceiling`, which also is the
-    greatest amount that `extend_to` and `post` will ever take. `credit_id`: the payment hash (hex) that must be credited
-    already, for agents. `rate`: what the worker priced with; another rate on the account is answered `rate_changed`."""
+    """Reserve the most there is between `floor` and `ceiling`. `first` is how much to reserve when more than the floor
+    is there but the work can be extended later (streams); equal to `ceiling` otherwise. Never above `ceiling`, which
+    also is the greatest amount that `extend_to` and `post` will ever take. `credit_id`: the payment hash (hex) that
+    must be credited already, for agents. `rate`: what the worker priced with; another rate on the account is answered
+    `rate_changed`."""
 
     hold_id: str
     account: str
@@ -56,7 +57,9 @@ class PlaceHold:
     owner: str = ""  # the execution that owns the hold; "" for a worker's own
     lifetime_ms: int = 30_000
     greatest_age_ms: int = 3_600_000
-    labels: bytes = b""  # JSON for GET /api/requests/{id}: model, dialect, route, ...; kept with the hold, never read by scripts
+    labels: bytes = (
+        b""  # JSON for GET /api/requests/{id}: model, dialect, route, ...; kept with the hold, never read by scripts
+    )
 
 
 class Refusal(StrEnum):
@@ -108,8 +111,8 @@ class Refused:
 
 @dataclass(slots=True, unsafe_hash=True)
 class Placed:
-    """An open hold. `granted` is what it reserves; `available` is what the account has left besides. `replayed`: this id was
-    placed before, and this is its state."""
+    """An open hold. `granted` is what it reserves; `available` is what the account has left besides. `replayed`: this
+    id was placed before, and this is its state."""
 
     hold_id: str
     granted: int
@@ -136,8 +139,8 @@ class Renewed:
 
 @dataclass(slots=True, unsafe_hash=True)
 class Posted:
-    """A resolved hold. `state`: posted, voided or expired. `shortfall` is what the house pays. `pockets` says what came from
-    where; it is empty for an account of one pocket (agents, envelopes)."""
+    """A resolved hold. `state`: posted, voided or expired. `shortfall` is what the house pays. `pockets` says what came
+    from where; it is empty for an account of one pocket (agents, envelopes)."""
 
     state: str
     posted: int

@@ -1,7 +1,7 @@
 """The text of a request's input, for counting it where the upstream's own figure is missing.
 
-Used when a stream was cut or a usage left out: the byte bound that sufficed for the hold would overcharge. What is not text
-(images, files, audio) is not counted: the difference is in the payer's favour.
+Used when a stream was cut or a usage left out: the byte bound that sufficed for the hold would overcharge. What is not
+text (images, files, audio) is not counted: the difference is in the payer's favour.
 """
 
 from __future__ import annotations
@@ -12,7 +12,19 @@ import msgspec
 
 # Members whose strings are read by the model, in all dialects.
 _TEXT_MEMBERS = frozenset(
-    {"content", "text", "prompt", "input", "system", "instructions", "arguments", "output", "thinking", "refusal", "suffix"}
+    {
+        "content",
+        "text",
+        "prompt",
+        "input",
+        "system",
+        "instructions",
+        "arguments",
+        "output",
+        "thinking",
+        "refusal",
+        "suffix",
+    }
 )
 # Members that hold messages, or parts of them.
 _NESTED_MEMBERS = frozenset(

@@ -1,7 +1,9 @@
-"""The journal's entries: one a movement, numbered without gaps within a partition, each saying what it adds to which balance.
+"""The journal's entries: one a movement, numbered without gaps within a partition, each saying what it adds to which
+balance.
 
-Why: the sum of the journal is the balances. Reconcile sums entries without knowing what kinds there are; the kind, the id and
-`more` say why. An `opening` entry stands for everything up to the number in its id: it carries totals and is never summed.
+Why: the sum of the journal is the balances. Reconcile sums entries without knowing what kinds there are; the kind, the
+id and `more` say why. An `opening` entry stands for everything up to the number in its id: it carries totals and is
+never summed.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """One movement. `id` is the hold's, the credit's or the debit's; `more` is `name=value` words: owner, shortfall, cause,
-    source, for, scope_lost (the place of the scope, from 1, whose counter was gone)."""
+    """One movement. `id` is the hold's, the credit's or the debit's; `more` is `name=value` words: owner, shortfall,
+    cause, source, for, scope_lost (the place of the scope, from 1, whose counter was gone)."""
 
     number: int
     kind: str

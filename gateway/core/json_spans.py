@@ -1,8 +1,9 @@
 """Where the members of a JSON object lie in its bytes, without parsing what they hold.
 
-The relay may change two small things in a body and nothing else, so it edits bytes; for that it must know where a member
-begins and ends, and must not be fooled by text that looks like one. Input is known to be valid JSON in UTF-8 (the reader of
-the request has decoded it); runs of text are passed over by the regex engine, one step a bracket, never one a byte.
+The relay may change two small things in a body and nothing else, so it edits bytes; for that it must know where a
+member begins and ends, and must not be fooled by text that looks like one. Input is known to be valid JSON in UTF-8
+(the reader of the request has decoded it); runs of text are passed over by the regex engine, one step a bracket, never
+one a byte.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def _nested_end(body: bytes, at: int) -> int:
 
 
 def members(body: bytes, at: int = 0) -> list[Member]:
-    """The members of the object that begins at `at` (white space before it is passed over), in order, duplicates included."""
+    """The members of the object that begins at `at` (white space before it is passed over), in order, duplicates
+    included."""
     at = skip_space(body, at)
     if body[at : at + 1] != b"{":
         raise NotAnObject(f"no JSON object at byte {at}")

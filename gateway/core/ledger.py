@@ -1,8 +1,8 @@
 """The ledger's steps, purely: the model that the scripts are checked against, answer by answer (LEDGER.md, "Steps").
 
-One `LedgerModel` is one partition. A step takes `now_ms` and answers with the same values as the store's adapter. Money moves
-only in whole movements of `records.Account`, and each writes one journal entry, so that the sum of the journal is the
-balances. The failure this prevents: a script that is right for every case its author thought of.
+One `LedgerModel` is one partition. A step takes `now_ms` and answers with the same values as the store's adapter. Money
+moves only in whole movements of `records.Account`, and each writes one journal entry, so that the sum of the journal is
+the balances. The failure this prevents: a script that is right for every case its author thought of.
 """
 
 from __future__ import annotations

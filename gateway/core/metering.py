@@ -1,8 +1,8 @@
 """What the relay needs of a dialect's stream reader.
 
-Chunks of any size go in; whole events come out, byte for byte as they came. Reading is lazy: a chunk that can carry neither
-usage nor the end costs a byte search, and text is counted only when somebody asks (near the end of a hold, at a checkpoint,
-at a cut), or when what is pending grows beyond a limit.
+Chunks of any size go in; whole events come out, byte for byte as they came. Reading is lazy: a chunk that can carry
+neither usage nor the end costs a byte search, and text is counted only when somebody asks (near the end of a hold, at a
+checkpoint, at a cut), or when what is pending grows beyond a limit.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from gateway.core.usage import Basis, Usage
 
 
 class Piece(NamedTuple):
-    """What one `feed` gives: `forward` goes out now, in one write. `tail` is held until the request is settled (the event
-    that ends the answer: `data: [DONE]`, `event: message_stop`, `response.completed`, Ollama's last line); it is empty until
-    the stream has ended. `ended` is true once the last event was seen."""
+    """What one `feed` gives: `forward` goes out now, in one write. `tail` is held until the request is settled (the
+    event that ends the answer: `data: [DONE]`, `event: message_stop`, `response.completed`, Ollama's last line); it is
+    empty until the stream has ended. `ended` is true once the last event was seen."""
 
     forward: bytes
     tail: bytes
@@ -60,8 +60,8 @@ class StreamReader(Protocol):
         ...
 
     def fit(self, forward: bytes, output_tokens: int) -> bytes:
-        """Of `forward`, the last piece fed and not yet sent: the longest run of whole events from its start with which the
-        stream's count stays within `output_tokens`. The count goes back to what then was delivered."""
+        """Of `forward`, the last piece fed and not yet sent: the longest run of whole events from its start with which
+        the stream's count stays within `output_tokens`. The count goes back to what then was delivered."""
         ...
 
     def usage(self, *, input_bound_tokens: int) -> tuple[Usage, Basis]:
@@ -69,11 +69,11 @@ class StreamReader(Protocol):
         ...
 
     def plausible(self, usage: Usage) -> bool:
-        """False where the reported visible output (output less reasoning) is far above what was seen. Only sound where the
-        vocabulary is exact and every output token shows."""
+        """False where the reported visible output (output less reasoning) is far above what was seen. Only sound where
+        the vocabulary is exact and every output token shows."""
         ...
 
     def closing(self) -> bytes:
-        """Events that end the stream cleanly where it was cut, in the dialect (finish_reason length / max_tokens / ...),
-        with usage if the client asked for it: call `usage` before, it tells the input."""
+        """Events that end the stream cleanly where it was cut, in the dialect (finish_reason length / max_tokens /
+        ...), with usage if the client asked for it: call `usage` before, it tells the input."""
         ...

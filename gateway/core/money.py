@@ -1,7 +1,8 @@
 """Money is integers.
 
-Prices are picousd a token (or second, image, call). The components of a request are summed exactly in picousd, times the
-margin, and rounded up once to the account's unit. An agent's credit is converted at the rate recorded with its challenge.
+Prices are picousd a token (or second, image, call). The components of a request are summed exactly in picousd, times
+the margin, and rounded up once to the account's unit. An agent's credit is converted at the rate recorded with its
+challenge.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reads the small fields of a multipart upload while it streams past, without keeping a byte of its files.
 
 An upload is admitted on the fields that came before its first file. What comes after is still read: a field that bears
-cost and comes late, twice, or in a form that parsers disagree on would make the upstream do another job than the one that
-was priced, so it is refused and the upload is given up.
+cost and comes late, twice, or in a form that parsers disagree on would make the upstream do another job than the one
+that was priced, so it is refused and the upload is given up.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def boundary_of(content_type: bytes) -> bytes:
 
 
 class MultipartFields:
-    """Feed it every chunk of the body, in order. `fields` holds what was read of the small fields so far; `complete` says
-    that admission can go on with them. After `freeze`, a field that bears cost is refused."""
+    """Feed it every chunk of the body, in order. `fields` holds what was read of the small fields so far; `complete`
+    says that admission can go on with them. After `freeze`, a field that bears cost is refused."""
 
     def __init__(self, boundary: bytes) -> None:
         self.fields: dict[str, str] = {}
@@ -68,7 +68,8 @@ class MultipartFields:
         return self.ended or (self.in_file and "model" in self.fields)
 
     def freeze(self) -> None:
-        """The price is to be settled on these fields: one that bears cost and was in doubt is refused, and from now on any."""
+        """The price is to be settled on these fields: one that bears cost and was in doubt is refused, and from now on
+        any."""
         if self._doubtful:
             self._refuse_field(self._doubtful)
         self._frozen = True
@@ -203,7 +204,8 @@ def upload_request(
     limits: RequestLimits,
 ) -> RequestFacts:
     """The facts of an upload, from what its form has shown so far. The files are bounded by `content_length_bytes` (the
-    policy's limit for uploads where the request does not say it). Raw routes have their price whatever the form says."""
+    policy's limit for uploads where the request does not say it). Raw routes have their price whatever the form
+    says."""
     if operation is Operation.RAW:
         return RequestFacts(path_model or "", input_bound_tokens=content_length_bytes, limit_can_be_spliced=False)
     if operation not in _FORMS:

@@ -1,8 +1,8 @@
 """All prices, looked up by provider and model, each resolved once and kept until the instant at which it changes.
 
-Order: the operator's own entries by the name that was asked, then the default book's model of that name, whose canonical
-name is tried again among the operator's entries. A model without a price has no card: the caller refuses it; nothing is
-ever free by omission.
+Order: the operator's own entries by the name that was asked, then the default book's model of that name, whose
+canonical name is tried again among the operator's entries. A model without a price has no card: the caller refuses it;
+nothing is ever free by omission.
 """
 
 from __future__ import annotations

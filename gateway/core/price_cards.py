@@ -1,7 +1,9 @@
 """A model's prices at one instant, resolved once into integers that the hot path only multiplies and adds.
 
-A card has no gaps: a kind of token that the book gives no price is billed at the dearest kind it could be, never at nothing:
-* cached input without a price is fresh input; a cache write is at least as given, else fresh input; an hour's write is a write;
+A card has no gaps: a kind of token that the book gives no price is billed at the dearest kind it could be, never at
+nothing:
+* cached input without a price is fresh input; a cache write is at least as given, else fresh input; an hour's write is
+  a write;
 * audio input is the dearest fresh input of the card, image input is input, video input is image input;
 * cached audio is cached input, unless audio has a price of its own: then it is audio;
 * reasoning is output; audio, image or video output is the dearest output of the card; output without a price is input;
@@ -19,7 +21,8 @@ from gateway.core.money import MARGIN_ONE_PPM
 from gateway.core.price_entries import Figures, PriceUnit, Step
 
 FOREVER_S = float("inf")
-# Any of these asks for what the standard prices are for. "auto" is not among them: it leaves the choice to the upstream.
+# Any of these asks for what the standard prices are for. "auto" is not among them: it leaves the choice to the
+# upstream.
 STANDARD_TIERS = frozenset({"", "default", "standard", "standard_only", "on_demand"})
 AUTO_TIER = "auto"
 
@@ -61,7 +64,8 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class PriceCard:
-    """What a model costs until `holds_until_s` (unix seconds, exclusive). Other units in picousd each; None: no price."""
+    """What a model costs until `holds_until_s` (unix seconds, exclusive). Other units in picousd each; None: no
+    price."""
 
     provider: str
     model: str
@@ -121,7 +125,8 @@ def bands_of(figures: Figures) -> tuple[Band, ...]:
 
 
 def bounds_of(standard: tuple[Band, ...], tiers: Mapping[str, tuple[Band, ...]]) -> dict[str, tuple[Band, ...]]:
-    """Per tier that may be asked for, bands that bound what it may cost; a longer band is never cheaper than a shorter."""
+    """Per tier that may be asked for, bands that bound what it may cost; a longer band is never cheaper than a
+    shorter."""
     bounds = {"": _worst([standard]), AUTO_TIER: _worst([standard, *tiers.values()])}
     for name, bands in tiers.items():
         bounds[name] = _worst([standard, bands])

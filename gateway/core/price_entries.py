@@ -1,8 +1,9 @@
 """Prices as a book lists them: plain records, read at the edge, in whole picousd a unit.
 
-A model has entries with conditions (always, from an instant on, some hours of each day). Entries are tried from the last to
-the first, and the first entry whose condition holds is the price; if none holds there is no price, unless the model says
-that its first entry then applies. Nothing here is ever changed: a new price is a new entry with a later start.
+A model has entries with conditions (always, from an instant on, some hours of each day). Entries are tried from the
+last to the first, and the first entry whose condition holds is the price; if none holds there is no price, unless the
+model says that its first entry then applies. Nothing here is ever changed: a new price is a new entry with a later
+start.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class From:
 
 @dataclass(frozen=True, slots=True)
 class Daily:
-    """Some hours of every UTC day, from `start_s` to before `end_s` (seconds of the day); past midnight if end < start."""
+    """Some hours of every UTC day, from `start_s` to before `end_s` (seconds of the day); past midnight if end <
+    start."""
 
     start_s: int
     end_s: int

@@ -1,8 +1,8 @@
 """What a usage costs, what a request can cost at most, and how much output an amount buys: exact sums of integers.
 
 Invariants, for every card and every usage that the facts bound, with n output tokens over all choices:
-`cost_picousd(card, usage) <= bound_picousd(card, facts, n)`, and `output_tokens_bought` is the greatest n whose bound is
-within an amount. A bound is a fixed part plus n times the dearest output token, so the inverse is one division.
+`cost_picousd(card, usage) <= bound_picousd(card, facts, n)`, and `output_tokens_bought` is the greatest n whose bound
+is within an amount. A bound is a fixed part plus n times the dearest output token, so the inverse is one division.
 
 Units without a price are turned into tokens, at the most they can be: billing them at nothing would make them free.
 """
@@ -70,7 +70,8 @@ def tokens_within(parts: tuple[int, int], picousd: int) -> int:
 
 
 def bills(card: PriceCard, facts: RequestFacts) -> bool:
-    """Whether the card has a price for anything that the request will be billed by. False: refuse it, it would be free."""
+    """Whether the card has a price for anything that the request will be billed by. False: refuse it, it would be
+    free."""
     return (
         card.flat
         or card.has_tokens
@@ -82,7 +83,8 @@ def bills(card: PriceCard, facts: RequestFacts) -> bool:
 
 
 def steps(card: PriceCard, facts: RequestFacts) -> bool:
-    """Whether a token of this request may have one price or another: by the input's length, or by the tier that serves."""
+    """Whether a token of this request may have one price or another: by the input's length, or by the tier that
+    serves."""
     if card.tiers and (facts.service_tier or "").lower() == "auto":
         return True
     return any(0 <= band.above_input_tokens < facts.input_bound_tokens for band in card.bands)

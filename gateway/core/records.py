@@ -1,7 +1,8 @@
 """The ledger model's records: an account with its pockets, a hold, a scope's counter (LEDGER.md, "Records").
 
-They are what the scripts keep in the store, as plain Python, and change only in whole movements: into a hold, out of it, and
-from available to posted. Invariant: available + held + posted = credited + debt, and the pockets sum to the account.
+They are what the scripts keep in the store, as plain Python, and change only in whole movements: into a hold, out of
+it, and from available to posted. Invariant: available + held + posted = credited + debt, and the pockets sum to the
+account.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ class CounterId:
 
 @dataclass(slots=True)
 class Hold:
-    """A hold, from its placing to the end of its retention. `cost` is what post was asked for, None before. A tombstone is a
-    hold without a `request`."""
+    """A hold, from its placing to the end of its retention. `cost` is what post was asked for, None before. A tombstone
+    is a hold without a `request`."""
 
     account: str
     worker: str

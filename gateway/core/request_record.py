@@ -23,7 +23,8 @@ def labels_json(*, model: str, dialect: str, route: str) -> bytes:
 
 
 def request_record(hold: HoldRecord, unit: Unit) -> dict[str, Any]:
-    """The members of the answer. While the request runs, `usage` is empty and `cost` is what its last checkpoint earned."""
+    """The members of the answer. While the request runs, `usage` is empty and `cost` is what its last checkpoint
+    earned."""
     labels = msgspec.json.decode(hold.labels) if hold.labels else {}
     outcome = msgspec.json.decode(hold.outcome) if hold.outcome else {}
     is_open = hold.state == "open"

@@ -16,8 +16,9 @@ from gateway.core.operations import Operation
 def read_request(
     operation: Operation, body: bytes, *, path_model: str | None = None, limits: RequestLimits
 ) -> RequestFacts:
-    """The facts of a request whose body is JSON (or none, for listings, raw routes and realtime). `path_model` is the model
-    that path or query name; it goes before the body's. Uploads in parts: `gateway.core.multipart.upload_request`."""
+    """The facts of a request whose body is JSON (or none, for listings, raw routes and realtime). `path_model` is the
+    model that path or query name; it goes before the body's. Uploads in parts:
+    `gateway.core.multipart.upload_request`."""
     return _READERS[operation](body, path_model, limits)
 
 

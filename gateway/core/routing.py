@@ -1,8 +1,9 @@
 """Which upstream a path leads to, and what it asks there: one table, compiled at start.
 
-Order: the operator's routes as they are listed, then the routes out of the box, then `/{upstream}/<path as the provider has
-it>`. A path that none of them names has no match, so nothing passes unmetered. Where a path's routes differ by `models`, the
-match is narrowed by `for_model` once the body has been read; all of them ask for the same operation, so that it can be read.
+Order: the operator's routes as they are listed, then the routes out of the box, then `/{upstream}/<path as the provider
+has it>`. A path that none of them names has no match, so nothing passes unmetered. Where a path's routes differ by
+`models`, the match is narrowed by `for_model` once the body has been read; all of them ask for the same operation, so
+that it can be read.
 """
 
 from __future__ import annotations
@@ -178,8 +179,8 @@ class RouteTable:
 
 
 def default_routes(upstreams: Iterable[Upstream]) -> list[Route]:
-    """The routes out of the box. Upstreams of one dialect share its paths, in the order of the configuration: a model goes
-    to the first whose prices know it."""
+    """The routes out of the box. Upstreams of one dialect share its paths, in the order of the configuration: a model
+    goes to the first whose prices know it."""
     upstreams = tuple(upstreams)
     first: dict[Dialect, Upstream] = {}
     for upstream in upstreams:

@@ -73,8 +73,8 @@ def splice(
 
 
 def _lowered_alone(operation: Operation, body: bytes, model: str, limit: int) -> tuple[bytes, int | None]:
-    """The next common case, one limit: it was read from its place, so if its name stands in the body only once, that is the
-    place. Gives the limit back where there are more."""
+    """The next common case, one limit: it was read from its place, so if its name stands in the body only once, that is
+    the place. Gives the limit back where there are more."""
     found = [(body.find(name), name) for name in _LIMITS[operation] if name in body]
     if len(found) != 1 or body.find(found[0][1], found[0][0] + 1) >= 0:
         return body, limit
@@ -137,7 +137,8 @@ def _limit_edits(operation: Operation, body: bytes, listed: Sequence[Member], mo
 def _lowered(
     body: bytes, start: int, listed: Sequence[Member], names: tuple[str, ...], limit: int, new_name: str
 ) -> list[Edit]:
-    """Every limit above `limit` brought down to it; where none is named, the one that says null, or a new one, is set."""
+    """Every limit above `limit` brought down to it; where none is named, the one that says null, or a new one, is
+    set."""
     number = b"%d" % limit
     edits: list[Edit] = []
     bounded = False

@@ -1,8 +1,8 @@
 """What one request may cost, in the payer's unit: the bridge from facts and prices to a hold.
 
 Sound by construction: `bound(n)` is never below the amount that any usage with n visible output tokens is charged, and
-`tokens_bought(amount)` is the greatest n whose bound is within the amount. So a stream that stays within the tokens that its
-hold bought never costs more than was reserved.
+`tokens_bought(amount)` is the greatest n whose bound is within the amount. So a stream that stays within the tokens
+that its hold bought never costs more than was reserved.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Terms:
         return self._amount(fixed + output_tokens * each)
 
     def tokens_bought(self, amount: int) -> int:
-        """The greatest number of output tokens, over all choices, whose bound is within `amount`; -1 if not even zero."""
+        """The greatest number of output tokens, over all choices, whose bound is within `amount`; -1 if not even
+        zero."""
         picousd = picousd_bought(amount, margin_ppm=self.card.margin_ppm, unit=self.unit, rate=self.rate)
         return tokens_within(self._parts, picousd)
 

@@ -1,8 +1,8 @@
 """What a request used, in one shape for all dialects.
 
 Totals include their parts, as OpenAI counts: `input_tokens` includes cached, cache-write, audio and image input;
-`output_tokens` includes reasoning, audio and image output. Dialects that count otherwise (Anthropic's input excludes the
-cache, Gemini's candidates exclude thoughts) are brought into this shape where they are read.
+`output_tokens` includes reasoning, audio and image output. Dialects that count otherwise (Anthropic's input excludes
+the cache, Gemini's candidates exclude thoughts) are brought into this shape where they are read.
 
 `Usage` is never changed once made, but not frozen: one is made for every request, and a frozen one takes 4 us.
 """

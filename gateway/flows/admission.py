@@ -1,7 +1,8 @@
-"""Who may pass, and with how much reserved: facts, price, payer, hold - in this order, so that nobody pays for a bad request.
+"""Who may pass, and with how much reserved: facts, price, payer, hold - in this order, so that nobody pays for a bad
+request.
 
-A refusal changes nothing and says what would help: a challenge where money would, a reason where it would not, 503 where the
-fault is ours. A valid, paid credential is never answered with 402 for our own fault.
+A refusal changes nothing and says what would help: a challenge where money would, a reason where it would not, 503
+where the fault is ours. A valid, paid credential is never answered with 402 for our own fault.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Keeps time for the streams that run: one task for all of them, because two thousand timers are two thousand wake-ups."""
+"""Keeps time for the streams that run: one task for all of them, because two thousand timers are two thousand
+wake-ups."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class OpenStreams:
         self._streams.pop(stream, None)
 
     async def run(self) -> None:
-        """Tick until cancelled. The streams are spread over the interval, so that their checkpoints do not come at once."""
+        """Tick until cancelled. The streams are spread over the interval, so that their checkpoints do not come at
+        once."""
         while True:
             await asyncio.sleep(TICK_S)
             now = self._loop.time()

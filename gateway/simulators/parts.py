@@ -1,8 +1,9 @@
-"""All simulated parts of a demo in one process: an upstream, the gateway's Lightning node, and an agent's wallet on another.
+"""All simulated parts of a demo in one process: an upstream, the gateway's Lightning node, and an agent's wallet on
+another.
 
 `python -m gateway.simulators.parts --data-dir D --ready-file F` writes F, in one move, once everything answers:
-`{upstream_url, wallet_url, lnd: {address, tls_cert, macaroon}}`. It ends when its standard input closes, so that it never
-outlives whoever started it.
+`{upstream_url, wallet_url, lnd: {address, tls_cert, macaroon}}`. It ends when its standard input closes, so that it
+never outlives whoever started it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Ollama's API as the simulated upstream speaks it: NDJSON, streaming unless told otherwise, counts on the last line."""
+"""Ollama's API as the simulated upstream speaks it: NDJSON, streaming unless told otherwise, counts on the last
+line."""
 
 from __future__ import annotations
 

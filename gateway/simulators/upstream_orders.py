@@ -1,8 +1,8 @@
 """What one request asks of the simulated upstream: the body's wishes, and those of the `x-sim-*` headers.
 
 Everything derives from the request (a seed of path and body), so the same request gets the same bytes, and an answer
-that a fault ends early is a prefix of the whole one. Input tokens are the words of the text, separated by white space: never more than a real vocabulary finds, so
-a bound that is sound for real providers is sound here.
+that a fault ends early is a prefix of the whole one. Input tokens are the words of the text, separated by white space:
+never more than a real vocabulary finds, so a bound that is sound for real providers is sound here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whose address counts: the peer's, or what a trusted hop says of it.
 
-Limits on challenges go by address, so a client must not be able to choose its own: only hops that the configuration names are
-believed, from the nearest outwards, and the first address that is not one of them is the client's.
+Limits on challenges go by address, so a client must not be able to choose its own: only hops that the configuration
+names are believed, from the nearest outwards, and the first address that is not one of them is the client's.
 """
 
 from __future__ import annotations

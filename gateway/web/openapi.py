@@ -1,7 +1,8 @@
 """`/openapi.json`: what this gateway serves, described from the same tables that serve it (OpenAPI 3.1).
 
-Relay paths are those of the compiled routes, each with the dialect that its bodies follow; what a provider's body may hold is
-that provider's affair, so bodies are described by the members that Farebox reads. Every refusal is the one problem body.
+Relay paths are those of the compiled routes, each with the dialect that its bodies follow; what a provider's body may
+hold is that provider's affair, so bodies are described by the members that Farebox reads. Every refusal is the one
+problem body.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What operators and their machines ask of a running gateway: is it alive, can it serve, what has it counted.
 
-`/health/live` touches nothing, so that a slow store never gets a healthy process killed. `/health/ready` asks every part,
-each within its time, and names those that failed without saying why: the log does.
+`/health/live` touches nothing, so that a slow store never gets a healthy process killed. `/health/ready` asks every
+part, each within its time, and names those that failed without saying why: the log does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The client's side of one relayed request: pieces go out as they come, and a client that hangs up is noticed.
 
 A piece is sent from the upstream's own `data_received` by stepping the ASGI `send` coroutine once; where it would block
-(the client reads slowly), the rest is driven by a task and further pieces queue (measured: 37 us a chunk against 45 with a
-task and a queue for every piece). The client's hang-up is seen through the future on which `receive` waits, without a task.
+(the client reads slowly), the rest is driven by a task and further pieces queue (measured: 37 us a chunk against 45
+with a task and a queue for every piece). The client's hang-up is seen through the future on which `receive` waits,
+without a task.
 """
 
 from __future__ import annotations
@@ -29,9 +30,22 @@ class _Rest:
 
 
 class Outlet:
-    """Writes one answer. `gone`: the client has hung up. `blocked_since`: loop time since when the client takes nothing."""
+    """Writes one answer. `gone`: the client has hung up. `blocked_since`: loop time since when the client takes
+    nothing."""
 
-    __slots__ = ("_drained", "_loop", "_on_gone", "_pump", "_queue", "_receive", "_send", "_watched", "begun", "blocked_since", "gone")
+    __slots__ = (
+        "_drained",
+        "_loop",
+        "_on_gone",
+        "_pump",
+        "_queue",
+        "_receive",
+        "_send",
+        "_watched",
+        "begun",
+        "blocked_since",
+        "gone",
+    )
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -60,15 +74,16 @@ class Outlet:
         on_gone: Callable[[], None],
         on_drained: Callable[[], None],
     ) -> None:
-        """Send the head of a streamed answer. `on_gone` is called when the client hangs up, `on_drained` when a client that
-        blocked has taken all that was queued."""
+        """Send the head of a streamed answer. `on_gone` is called when the client hangs up, `on_drained` when a client
+        that blocked has taken all that was queued."""
         self.begun = True
         self._on_gone, self._drained = on_gone, on_drained
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         self._watch()
 
     def write(self, data: bytes) -> bool:
-        """Send a piece without waiting. False when the client does not keep up: pause the upstream until `on_drained`."""
+        """Send a piece without waiting. False when the client does not keep up: pause the upstream until
+        `on_drained`."""
         if self._pump is not None:
             self._queue.append(data)
             return False

@@ -1,7 +1,7 @@
 """Renders every refusal as the one body of the HTTP contract, so that each SDK shows its message.
 
-RFC 9457 members stand at the top level with `code`; `error` beside them has the shape that the caller's dialect expects.
-Whoever is told to pay, or to mend the request, is also told not to try the same again: SDKs would.
+RFC 9457 members stand at the top level with `code`; `error` beside them has the shape that the caller's dialect
+expects. Whoever is told to pay, or to mend the request, is also told not to try the same again: SDKs would.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from gateway.core.operations import Dialect
 Headers = list[tuple[bytes, bytes]]
 
 TYPE_BASE = "https://farebox.dev/problems/"
-# Statuses where the same request can succeed a little later; for all others a retry is wasted, and for 402 it is harmful.
+# Statuses where the same request can succeed a little later; for all others a retry is wasted, and for 402 it is
+# harmful.
 RETRYABLE = frozenset({429, 502, 503, 504})
 DEFAULT_RETRY_AFTER_S = 1
 

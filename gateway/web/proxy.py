@@ -1,7 +1,7 @@
 """The relay's edge: raw ASGI, because a framework's request object costs more than the whole metering.
 
-Reads a request once into typed values, hands it to the flow, renders refusals in the caller's dialect. It knows nothing of
-money.
+Reads a request once into typed values, hands it to the flow, renders refusals in the caller's dialect. It knows nothing
+of money.
 """
 
 from __future__ import annotations

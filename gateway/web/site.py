@@ -16,4 +16,3 @@ def own_site(routes: list[BaseRoute]) -> Starlette:
         routes=routes,
         exception_handlers={Problem: on_problem, HTTPException: on_http_exception, Exception: on_problem},
     )
-

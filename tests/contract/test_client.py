@@ -1,4 +1,5 @@
-"""The client for agents on real sockets: a small L402 server, a simulated node and its wallet, and the official SDKs."""
+"""The client for agents on real sockets: a small L402 server, a simulated node and its wallet, and the official
+SDKs."""
 
 from __future__ import annotations
 

@@ -100,7 +100,8 @@ async def test_when_memory_is_short_nothing_is_placed_and_what_runs_is_ended(
 
 
 async def test_a_debit_costs_the_same_with_many_accounts_in_the_store(ledger: RedisLedger, link: RedisLink) -> None:
-    """No step reads anything but its own keys: with 100,000 more it makes the same number of calls inside the server."""
+    """No step reads anything but its own keys: with 100,000 more it makes the same number of calls inside the
+    server."""
 
     async def calls_of_a_life(name: str) -> int:
         await link.command("CONFIG", "RESETSTAT", key="{p7f}")

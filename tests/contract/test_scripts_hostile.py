@@ -1,7 +1,7 @@
 """Every script with hostile arguments and keys of the wrong type: an error reply means that nothing changed.
 
-Redis does not roll back, so a script must have checked everything before its first write. Each case dumps every key before and
-after. What a script takes without an error must leave the books balanced.
+Redis does not roll back, so a script must have checked everything before its first write. Each case dumps every key
+before and after. What a script takes without an error must leave the books balanced.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ WRONG_TYPES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A good call of a script. `numbers` and `names` say which arguments are checked as such; `types` what each key is."""
+    """A good call of a script. `numbers` and `names` say which arguments are checked as such; `types` what each key
+    is."""
 
     script: Script
     keys: tuple[str, ...]
@@ -51,7 +52,23 @@ def key(name: str) -> str:
 SCOPE_KEYS = (key("c:total|org"), key("c:day:1|user"), key("b:bu_1"), key("u:total|caveat"))
 SCOPE_ARGS = ("m", "1000", "0", "m", "", "4102444800000", "u", "5", "0")
 PLACE_KEYS = (key(f"a:{ACCOUNT}"), key("h:ho_7f9"), key("open"), key("journal"), *SCOPE_KEYS)
-PLACE_ARGS = ("ho_7f9", ACCOUNT, "10", "20", "50", "7", "w1", "", "30000", "600000", "c:pay1", "r:t1", "{}", "5", "1000")
+PLACE_ARGS = (
+    "ho_7f9",
+    ACCOUNT,
+    "10",
+    "20",
+    "50",
+    "7",
+    "w1",
+    "",
+    "30000",
+    "600000",
+    "c:pay1",
+    "r:t1",
+    "{}",
+    "5",
+    "1000",
+)
 OPEN_KEYS = (key(f"a:{ACCOUNT}"), key(f"h:{HOLD}"), key("open"), key("journal"), *SCOPE_KEYS)
 OPEN_TYPES = ("hash", "string", "zset", "stream", "hash", "hash", "hash", "hash")
 RESIZE_KEYS = (OPEN_KEYS[0], OPEN_KEYS[1], *OPEN_KEYS[3:])
@@ -59,7 +76,19 @@ RESIZE_TYPES = (OPEN_TYPES[0], OPEN_TYPES[1], *OPEN_TYPES[3:])
 CREDIT_KEYS = (key(f"a:{ACCOUNT}"), key("accounts"), key("journal"))
 CREDIT_ARGS = (ACCOUNT, "pay9", "5", "msat", "7", "lightning", "payment", "paid", "", "agent", "house-msat_7f")
 HOUSE_ARGS = (ACCOUNT, "pay9", "5", "msat", "7", "lightning", "promotion", "house", "", "agent", "house-msat_7f")
-PERSON_ARGS = (PERSON, "pay9", "5", "nanousd", "0", "stripe", "payment", "paid", "prepaid", "person", "house-nanousd_7f")
+PERSON_ARGS = (
+    PERSON,
+    "pay9",
+    "5",
+    "nanousd",
+    "0",
+    "stripe",
+    "payment",
+    "paid",
+    "prepaid",
+    "person",
+    "house-nanousd_7f",
+)
 
 
 def calls() -> dict[str, Call]:
@@ -134,7 +163,9 @@ def must_balance(client: redis.Redis) -> None:
     """available + held + posted = credited + debt, and nothing is below zero."""
     for name in client.smembers(key("accounts")):
         fields = client.hgetall(key("a:") + name.decode())
-        values = {field: int(fields.get(field.encode(), 0)) for field in ("available", "held", "posted", "credited", "debt")}
+        values = {
+            field: int(fields.get(field.encode(), 0)) for field in ("available", "held", "posted", "credited", "debt")
+        }
         assert values["available"] + values["held"] + values["posted"] == values["credited"] + values["debt"]
         assert min(values["available"], values["held"], values["posted"], values["debt"]) >= 0
     for name in SCOPE_KEYS[:2] + SCOPE_KEYS[3:]:

@@ -101,7 +101,9 @@ def check_books(model: LedgerModel) -> None:
         counter = model.counters.get(CounterId.of(claim))
         held = len(holds) if claim.measure is Measure.USES else sum(hold.amount for hold in holds)
         assert (counter.held if counter else 0) == held
-    resolved = Tally(entry.id for entry in model.journal if entry.kind in ("posted", "voided", "expired", "orphan_post"))
+    resolved = Tally(
+        entry.id for entry in model.journal if entry.kind in ("posted", "voided", "expired", "orphan_post")
+    )
     assert all(times == 1 for times in resolved.values())
 
 
@@ -207,7 +209,15 @@ def test_bad_figures_name_their_field() -> None:
     ):
         with pytest.raises(InvalidRequest) as caught:
             credits.credit(
-                model, "x", PERSON, 5, unit=Unit.NANOUSD, rate=NO_RATE, source="s", now_ms=0, **bad  # type: ignore[arg-type]
+                model,
+                "x",
+                PERSON,
+                5,
+                unit=Unit.NANOUSD,
+                rate=NO_RATE,
+                source="s",
+                now_ms=0,
+                **bad,  # type: ignore[arg-type]
             )
         assert caught.value.param == param
     with pytest.raises(InvalidRequest, match="earned is an integer"):

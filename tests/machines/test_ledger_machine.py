@@ -1,7 +1,8 @@
 """The same random steps against the model and a real server: the same answers, the same records, the same journal.
 
-Ids come from small pools, so that most steps meet an id again. Two workers take turns, so that one ends what the other placed.
-The server's clock cannot be set: the model gets its time, and a step that falls on the very edge of a deadline is left out.
+Ids come from small pools, so that most steps meet an id again. Two workers take turns, so that one ends what the other
+placed. The server's clock cannot be set: the model gets its time, and a step that falls on the very edge of a deadline
+is left out.
 """
 
 from __future__ import annotations
@@ -156,7 +157,13 @@ class LedgerMachine(RuleBasedStateMachine):
             assert self.run(self.workers[worker].place(hold)) == expected
 
     @precondition(has_open)
-    @rule(earned=st.integers(0, 200), cost=amounts, total=st.integers(0, 150), pick=st.integers(0, 40), account=account_ids)
+    @rule(
+        earned=st.integers(0, 200),
+        cost=amounts,
+        total=st.integers(0, 150),
+        pick=st.integers(0, 40),
+        account=account_ids,
+    )
     def lose_the_worker(self, earned: int, cost: int, total: int, pick: int, account: str) -> None:
         """A hold is extended, earns, is left behind, and its worker comes back late, twice."""
         one = ("open", pick)
@@ -248,7 +255,11 @@ class LedgerMachine(RuleBasedStateMachine):
         real = self.run(self.workers[0].debit(f"back{number}", account, amount, cause=cause, pocket=pocket))
         assert real == expected
 
-    @rule(budget_id=st.sampled_from(BUDGETS), limit=st.integers(0, 300), state=st.sampled_from(["active"] * 4 + ["paused"]))
+    @rule(
+        budget_id=st.sampled_from(BUDGETS),
+        limit=st.integers(0, 300),
+        state=st.sampled_from(["active"] * 4 + ["paused"]),
+    )
     def put_budget(self, budget_id: str, limit: int, state: str) -> None:
         self.model.budgets[budget_id] = Budget(budget_id, limit, state)
         self.run(self.workers[0].put_budget(AGENTS[0], self.model.budgets[budget_id]))

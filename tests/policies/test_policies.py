@@ -99,11 +99,11 @@ def test_entries_of_one_model_may_stand_in_several_files(directory: Path) -> Non
 
 
 WRONG = [
-    ('{provider: a, models: [{model: m, prices: [{%s, input_usd_per_mtok: 0.15}]}]}',
+    ("{provider: a, models: [{model: m, prices: [{%s, input_usd_per_mtok: 0.15}]}]}",
      'prices/own.yaml: models[0].prices[0].input_usd_per_mtok: 0.15 is not an exact decimal number; write it quoted: "0.15"'),
     ('{provider: a, models: [{model: m, prices: [{%s, input_usd_per_token: "1"}]}]}',
      "prices/own.yaml: models[0].prices[0].input_usd_per_token: unknown key; did you mean input_usd_per_mtok?"),
-    ('{provider: a, models: [{model: m, prices: [{%s}]}]}',
+    ("{provider: a, models: [{model: m, prices: [{%s}]}]}",
      "prices/own.yaml: models[0].prices[0].from_date: an entry needs a price: input_usd_per_mtok, cached_input"),
     ('{provider: a, models: [{model: m, prices: [{%s, usd_per_call: "-1"}]}]}',
      "prices/own.yaml: models[0].prices[0].usd_per_call: must be from 0 to 1000000"),
@@ -113,13 +113,13 @@ WRONG = [
      "prices/own.yaml: provider: missing; models and margin belong to a provider"),
     ('{provider: a, models: [{model: m, prices: [{source: s, checked: 2026-01-01, usd_per_call: "1"}]}]}',
      "prices/own.yaml: models[0].prices[0].from_date: missing; it has no default"),
-    ('{provider: a, models: [{model: m, prices: [{from_date: soon, source: s, checked: 2026-01-01, usd_per_call: 1}]}]}',
+    ("{provider: a, models: [{model: m, prices: [{from_date: soon, source: s, checked: 2026-01-01, usd_per_call: 1}]}]}",
      "prices/own.yaml: models[0].prices[0].from_date: 'soon' is not a day (YYYY-MM-DD)"),
     ('{provider: a, margin: "1000"}', 'prices/own.yaml: margin: must be from "0.01" to "100"; "1.1" adds ten per cent'),
-    ('{tools: {t: {usd_per_call: 0.5}}}',
+    ("{tools: {t: {usd_per_call: 0.5}}}",
      'prices/own.yaml: tools.t.usd_per_call: 0.5 is not an exact decimal number; write it quoted: "0.5"'),
-    (('{provider: a, models: [{model: m, prices: [{%s, usd_per_call: 1, '
-      'steps: [{above_input_tokens: 2, usd_per_call: 1}, {above_input_tokens: 2, usd_per_call: 1}]}]}]}'),
+    (("{provider: a, models: [{model: m, prices: [{%s, usd_per_call: 1, "
+      "steps: [{above_input_tokens: 2, usd_per_call: 1}, {above_input_tokens: 2, usd_per_call: 1}]}]}]}"),
      "prices/own.yaml: models[0].prices[0].steps[1].above_input_tokens: must rise from step to step"),
     ("a: 1\na: 2", "prices/own.yaml: a: given twice (line 2); keep one"),
 ]  # fmt: skip

@@ -1,6 +1,8 @@
-"""Looking at the ledger: balances, holds, open holds, the journal, and the records that steps only read (budgets, revocations).
+"""Looking at the ledger: balances, holds, open holds, the journal, and the records that steps only read (budgets,
+revocations).
 
-Why apart from the steps: nothing here moves money. Reconcile, the sweeper, the drainer and the API's reads come through here.
+Why apart from the steps: nothing here moves money. Reconcile, the sweeper, the drainer and the API's reads come through
+here.
 """
 
 from __future__ import annotations
@@ -97,7 +99,8 @@ class RedisBooks:
         return through, Totals(*totals)
 
     async def trim(self, partition: int, acknowledged: int) -> int:
-        """Forget the journal up to `acknowledged`, or less of it in one step; answers up to which number it is forgotten.
+        """Forget the journal up to `acknowledged`, or less of it in one step; answers up to which number it is
+        forgotten.
 
         Errors: RedisReplyError on a gap in the numbers, or a number that the journal has not reached.
         """

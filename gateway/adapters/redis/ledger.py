@@ -1,8 +1,9 @@
-"""The ledger on Redis: every step of LEDGER.md is one script call, and this class only hands over keys and reads answers.
+"""The ledger on Redis: every step of LEDGER.md is one script call, and this class only hands over keys and reads
+answers.
 
 Invariants: a step names every key that it touches, all of one partition; the keys of a hold's scopes are those the hold
-recorded (remembered here for the holds of this worker, told by the script where they are not). The failure it prevents: money
-moved by anything else than a script.
+recorded (remembered here for the holds of this worker, told by the script where they are not). The failure it prevents:
+money moved by anything else than a script.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ _REMEMBERED_HOLDS_MAX = 65_536
 
 
 class RedisLedger(RedisBooks):
-    """Implements `ports.Ledger`. `memory_is_short`, `is_frozen`: set by whoever watches for it; `place` refuses then."""
+    """Implements `ports.Ledger`. `memory_is_short`, `is_frozen`: set by whoever watches for it; `place` refuses
+    then."""
 
     def __init__(self, link: Link, *, worker: str, terms: LedgerTerms = DEFAULT_TERMS) -> None:
         super().__init__(link)
@@ -116,10 +118,13 @@ class RedisLedger(RedisBooks):
         return Renewed(earned=reply[1]) if reply[0] == b"renewed" else replies.refused(reply)
 
     async def post(self, hold_id: str, cost: int, *, account: str, outcome: bytes = b"") -> Posted | Refused:
-        """Charge `cost` and end the hold. A hold that is forgotten (retention) counts as unknown: replay no older posts."""
+        """Charge `cost` and end the hold. A hold that is forgotten (retention) counts as unknown: replay no older
+        posts."""
         check_amount("cost", cost)
         step_keys = _ending_keys(_tag_of(hold_id, account), account, hold_id)
-        return await self._end(self._post, hold_id, account, step_keys, (hold_id, account, cost, outcome, self._retention))
+        return await self._end(
+            self._post, hold_id, account, step_keys, (hold_id, account, cost, outcome, self._retention)
+        )
 
     async def void(self, hold_id: str, *, account: str, outcome: bytes = b"") -> Posted | Refused:
         """End the hold at no charge; an unknown one can then never be placed."""
@@ -127,7 +132,8 @@ class RedisLedger(RedisBooks):
         return await self._end(self._void, hold_id, account, step_keys, (hold_id, account, outcome, self._retention))
 
     async def expire(self, hold_id: str, *, lease_gone: bool = False) -> Posted | Refused:
-        """Post a hold that was left behind at its checkpoint. `lease_gone`: the caller has seen that the worker's lease is."""
+        """Post a hold that was left behind at its checkpoint. `lease_gone`: the caller has seen that the worker's lease
+        is."""
         account = await self._account_of(hold_id)
         if account is None:
             return Refused(Refusal.NOT_OPEN)
@@ -147,8 +153,8 @@ class RedisLedger(RedisBooks):
         pocket: str | None = None,
         account_class: str | None = None,
     ) -> Credited | Refused:
-        """Add money, once per id; the account is made by its first credit. `pocket`: for people, by default prepaid; a class
-        `envelope` account and an agent's have one pocket."""
+        """Add money, once per id; the account is made by its first credit. `pocket`: for people, by default prepaid; a
+        class `envelope` account and an agent's have one pocket."""
         check_amount("amount", amount, least=1)
         mode = member("cause", CreditCause, cause).mode
         one_pocket = unit is Unit.MSAT or account_class == "envelope"
@@ -159,7 +165,19 @@ class RedisLedger(RedisBooks):
         if mode is CreditMode.HOUSE:
             step_keys.append(f"{of_tag}a:{house}")
         kind = account_class or ("agent" if unit is Unit.MSAT else "person")
-        args = (account, credit_id, amount, unit.value, rate.microusd_per_btc, source, cause, mode.value, place, kind, house)
+        args = (
+            account,
+            credit_id,
+            amount,
+            unit.value,
+            rate.microusd_per_btc,
+            source,
+            cause,
+            mode.value,
+            place,
+            kind,
+            house,
+        )
         reply = await self._link.script(self._credit, step_keys, args)
         if reply[0] not in (b"applied", b"replayed"):
             return replies.refused(reply)

@@ -1,5 +1,5 @@
-"""What the scripts answer, read straight into the ledger's values. Replies are lists whose first member is the word of the
-answer (each script's header lists them); a word that is none of the good ones is a refusal.
+"""What the scripts answer, read straight into the ledger's values. Replies are lists whose first member is the word of
+the answer (each script's header lists them); a word that is none of the good ones is a refusal.
 """
 
 from __future__ import annotations

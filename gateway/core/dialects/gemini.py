@@ -1,7 +1,8 @@
 """Reads requests of Gemini's generateContent, streamGenerateContent, embedContent and batchEmbedContents.
 
-The model stands in the path. Protobuf's JSON takes every name in two spellings (`generationConfig`, `generation_config`), so
-both are read, and both together are refused: which of them an upstream would follow is its own affair.
+The model stands in the path. Protobuf's JSON takes every name in two spellings (`generationConfig`,
+`generation_config`), so both are read, and both together are refused: which of them an upstream would follow is its own
+affair.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reads requests of Ollama's chat and generate.
 
-They stream unless told not to. The limit is `options.num_predict`, where -1 and -2 mean none. Ollama's own parser takes the
-names of members in any capitals, so another spelling of a name that matters is refused.
+They stream unless told not to. The limit is `options.num_predict`, where -1 and -2 mean none. Ollama's own parser takes
+the names of members in any capitals, so another spelling of a name that matters is refused.
 """
 
 from __future__ import annotations

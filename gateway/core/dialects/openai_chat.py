@@ -1,7 +1,8 @@
 """Reads requests of OpenAI's chat and completions, as OpenAI and all who speak like it take them.
 
-Output limits: `max_tokens`, `max_completion_tokens`; the larger counts. Fields that would make the upstream do or charge
-something that no price here covers (other models to fall back to, other providers, unknown tiers, plug-ins) are refused.
+Output limits: `max_tokens`, `max_completion_tokens`; the larger counts. Fields that would make the upstream do or
+charge something that no price here covers (other models to fall back to, other providers, unknown tiers, plug-ins) are
+refused.
 """
 
 from __future__ import annotations
@@ -128,8 +129,8 @@ def _read_rest(
 
 
 def media_tokens(found: Mapping[bytes, int], model: str, limits: RequestLimits) -> int:
-    """Tokens of the images and documents that a body carries or names: bytes do not bound them, for a picture of 1 KB can
-    be billed like one of 1 MB. gpt-4o-mini bills pictures at up to 33 times the tokens of its larger sister."""
+    """Tokens of the images and documents that a body carries or names: bytes do not bound them, for a picture of 1 KB
+    can be billed like one of 1 MB. gpt-4o-mini bills pictures at up to 33 times the tokens of its larger sister."""
     images = sum(found.get(name, 0) for name in _IMAGES)
     documents = sum(found.get(name, 0) for name in _DOCUMENTS)
     if not images and not documents:

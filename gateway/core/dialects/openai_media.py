@@ -1,7 +1,7 @@
 """Reads requests of OpenAI's embeddings, images and audio, JSON bodies and the fields of uploads.
 
-None of these has an output limit to lower, so the bounds of their output are ours: a picture's tokens, a spoken text's, the
-words in a recording of so many bytes.
+None of these has an output limit to lower, so the bounds of their output are ours: a picture's tokens, a spoken text's,
+the words in a recording of so many bytes.
 """
 
 from __future__ import annotations

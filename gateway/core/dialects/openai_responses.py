@@ -73,7 +73,8 @@ _scan = reading.NameScan(
 def read_responses(
     body: bytes, path_model: str | None, limits: RequestLimits, *, has_limit: bool = True
 ) -> RequestFacts:
-    """Facts of a Responses request; InvalidRequest names the field. `has_limit` is false for compaction, which takes none."""
+    """Facts of a Responses request; InvalidRequest names the field. `has_limit` is false for compaction, which takes
+    none."""
     request = reading.decode(_DECODER, body)
     found = _scan(body, request)
     model = reading.model_name(request.model, path_model)
@@ -139,8 +140,8 @@ def _items(items: list[_Item], fees: ToolFees, limits: RequestLimits) -> int:
 
 
 def _readings(reasoning: object) -> int:
-    """How often the input may be read: `pro` answers several times and compares (a recorded call of 20 tokens of text was
-    billed 1,549)."""
+    """How often the input may be read: `pro` answers several times and compares (a recorded call of 20 tokens of text
+    was billed 1,549)."""
     mode = reasoning.get("mode") if isinstance(reasoning, dict) else None
     return PRO_READINGS if reading.one_of(mode, "reasoning.mode", MODES) == "pro" else 1
 

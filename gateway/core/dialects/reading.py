@@ -1,8 +1,9 @@
 """What all readers of requests share: strict integers, duplicate names, and counting what a body only names.
 
-Decoding looks at the members that bear cost and passes over the rest. A name given twice, spelled with escapes or in other
-capitals could make the upstream see another request than the one we priced: one pass of a regex over the bytes finds every
-spelling of a name that matters, and only where the finds do not agree with what was decoded is the body parsed strictly.
+Decoding looks at the members that bear cost and passes over the rest. A name given twice, spelled with escapes or in
+other capitals could make the upstream see another request than the one we priced: one pass of a regex over the bytes
+finds every spelling of a name that matters, and only where the finds do not agree with what was decoded is the body
+parsed strictly.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ T = TypeVar("T")
 GREATEST_MODEL_NAME = 256  # the longest id in any price book is below 100 characters
 GREATEST_CHOICES = 128  # OpenAI's own bound of n; others are lower
 
-# An ASCII letter or underscore, the Kelvin sign or the long s, written as an escape: nobody does this to a name by chance.
+# An ASCII letter or underscore, the Kelvin sign or the long s, written as an escape: nobody does this to a name by
+# chance.
 _ESCAPED_LETTER = re.compile(rb"\\u(?:00[4-7][0-9a-fA-F]|212[aA]|017[fF])")
 _FOLDING_LETTERS = (b"\xe2\x84\xaa", b"\xc5\xbf")  # Kelvin sign and long s: some parsers take them for k and s
 
@@ -59,8 +61,8 @@ class NameScan:
     """Finds names of members in the bytes of a body, wherever they stand and however they are capitalised."""
 
     def __init__(self, bearing: Mapping[str, str], media: Iterable[str] = ()) -> None:
-        """`bearing`: name -> attribute of the decoded structure ("" for a name inside of a member: it must only be alone);
-        `media`: names of things that bytes do not measure."""
+        """`bearing`: name -> attribute of the decoded structure ("" for a name inside of a member: it must only be
+        alone); `media`: names of things that bytes do not measure."""
         self._attributes = {name.lower().encode(): attribute for name, attribute in bearing.items()}
         self._exact = {name.lower(): name for name in bearing}
         self._media = frozenset(name.lower().encode() for name in media)
@@ -68,8 +70,8 @@ class NameScan:
         self._find = re.compile(b'"(' + _trie(names) + rb')"\s*+:').findall
 
     def __call__(self, body: bytes, request: object) -> Mapping[bytes, int]:
-        """How often each media name stands in the body. Raises InvalidRequest when a name that bears cost is given twice
-        or in another spelling."""
+        """How often each media name stands in the body. Raises InvalidRequest when a name that bears cost is given
+        twice or in another spelling."""
         suspicious = escapes_letters(body)
         if not suspicious and not body.isascii():
             suspicious = any(letter in body for letter in _FOLDING_LETTERS)
@@ -132,7 +134,8 @@ class NameScan:
 
 
 def _trie(names: list[bytes]) -> bytes:
-    """A regex that matches exactly `names`, with common beginnings written once: the engine then fails on the first letter."""
+    """A regex that matches exactly `names`, with common beginnings written once: the engine then fails on the first
+    letter."""
     if names == [b""]:
         return b""
     branches: dict[bytes, list[bytes]] = {}

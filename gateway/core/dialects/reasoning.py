@@ -1,9 +1,9 @@
 """Which models may think where nobody sees it.
 
-A hold below the ceiling is sound only where every billed token shows in the stream as it is made. Models that reason bill
-tokens before the first visible one, so for them the whole ceiling is held. Names decide, conservatively: every family that
-is known to reason, or to have members that do by default, counts as reasoning, even where a host shows the thoughts; a
-name that no rule knows does not.
+A hold below the ceiling is sound only where every billed token shows in the stream as it is made. Models that reason
+bill tokens before the first visible one, so for them the whole ceiling is held. Names decide, conservatively: every
+family that is known to reason, or to have members that do by default, counts as reasoning, even where a host shows the
+thoughts; a name that no rule knows does not.
 """
 
 from __future__ import annotations

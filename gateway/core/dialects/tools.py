@@ -1,8 +1,8 @@
 """Server tools: work that an upstream does by itself, for a fee, while it answers.
 
 A tool that the caller runs costs nothing but its tokens and passes. A tool that the upstream runs needs a price in the
-policies under the canonical name given here (a price of 0 says that it is free); without one, and for every type that nobody
-here knows, the request is refused before it could cost anything.
+policies under the canonical name given here (a price of 0 says that it is free); without one, and for every type that
+nobody here knows, the request is refused before it could cost anything.
 """
 
 from __future__ import annotations
