@@ -80,7 +80,9 @@ class _Story:
     def _second(self) -> None:
         answer = self._gateway.post(_CHAT, json=_body(), headers=self._proof())
         _must(answer.status_code == 200, f"200 was due, {answer.status_code} came")
-        _say(f"200, Farebox-Cost: {answer.headers['farebox-cost']}, Farebox-Balance: {answer.headers['farebox-balance']}")
+        _say(
+            f"200, Farebox-Cost: {answer.headers['farebox-cost']}, Farebox-Balance: {answer.headers['farebox-balance']}"
+        )
 
     def _cut(self) -> None:
         kept = self._credential
@@ -89,8 +91,10 @@ class _Story:
         _, note = self._stream_chat(output_tokens=100_000)
         left = self._available()
         _must(note["cut"] == "credit", "the stream should have been cut")
-        _must(0 <= left and note["cost"]["amount_msat"] + left == TINY_DEPOSIT_SATS * 1_000, "a msat is missing")
-        _say(f"cut after {note['usage']['output_tokens']} of 100,000 tokens: {note['cost']['amount_msat']} msat, {left} left")
+        _must(left >= 0 and note["cost"]["amount_msat"] + left == TINY_DEPOSIT_SATS * 1_000, "a msat is missing")
+        _say(
+            f"cut after {note['usage']['output_tokens']} of 100,000 tokens: {note['cost']['amount_msat']} msat, {left} left"
+        )
         self._credential = kept
 
     def _refund(self) -> None:
@@ -101,7 +105,9 @@ class _Story:
         _must(answer.status_code == 200, f"the refund was refused: {answer.text[:200]}")
         refund = answer.json()
         _must(refund["state"] == "paid" and refund["refunded_msat"] == amount, f"the refund is {refund}")
-        _say(f"of {available} msat {amount} came back over Lightning (fee {refund['fee_msat']}); left {self._available()}")
+        _say(
+            f"of {available} msat {amount} came back over Lightning (fee {refund['fee_msat']}); left {self._available()}"
+        )
 
     def _pay_invoice(self, invoice: str) -> str:
         paid = self._wallet.post(f"{self._wallet_url}/pay", json={"invoice": invoice})

@@ -78,7 +78,7 @@ _SCHEMAS: Json = {
         "type": "object",
         "required": list(_BALANCE_MEMBERS),
         "properties": {
-            **{name: _COUNT for name in _BALANCE_MEMBERS},
+            **dict.fromkeys(_BALANCE_MEMBERS, _COUNT),
             "expires_at": {"type": ["string", "null"], "format": "date-time"},
         },
     },
