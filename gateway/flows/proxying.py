@@ -112,6 +112,11 @@ class Relay:
             return speaks(call.headers) if found.operation is Operation.LISTING else found.dialect
         return speaks(call.headers)
 
+    def is_raw(self, call: Call) -> bool:
+        """Whether the route takes a flat price, so that nobody reads the body and all of it can stream."""
+        found = self._admission.routes.match(call.method, call.path)
+        return isinstance(found, Match) and found.operation is Operation.RAW
+
     async def serve(self, call: Call, credential: Credential, outlet: Outlet, trace: Trace) -> None:
         """Answer one request. Errors: Problem, while nothing has been sent to the client."""
         admitted = await self._admission.admit(call, credential)

@@ -62,12 +62,15 @@ def _check_size(size: int, limit_bytes: int) -> None:
 class Upload:
     """A body that streams. `first` reads ahead for its small fields; iterating gives everything from the start."""
 
-    def __init__(self, receive: Receive, *, limit_bytes: int, least_bytes_per_s: int) -> None:
+    def __init__(
+        self, receive: Receive, *, limit_bytes: int, least_bytes_per_s: int, grace_s: float = _RATE_GRACE_S
+    ) -> None:
         self._receive = receive
         self._limit_bytes = limit_bytes
         self._least_bytes_per_s = least_bytes_per_s
+        self._grace_s = grace_s
         self._loop = asyncio.get_running_loop()
-        self._started = self._loop.time()
+        self._waited_s = 0.0  # for the sender alone: an upstream that takes slowly is not the sender's fault
         self._ahead: list[bytes] = []
         self._size = 0
         self._more = True
@@ -80,9 +83,15 @@ class Upload:
         while self._more and self._size < most_bytes and not form.complete:
             self._ahead.append(await self._next())
 
+    async def whole(self, most_bytes: int) -> bytes | None:
+        """The body if it ends within `most_bytes`; None when it is longer, and is to be streamed."""
+        while self._more and self._size < most_bytes:
+            self._ahead.append(await self._next())
+        return None if self._more else b"".join(self._ahead)
+
     async def _next(self) -> bytes:
-        waited = self._loop.time() - self._started
-        budget_s = _RATE_GRACE_S + self._size / max(self._least_bytes_per_s, 1) - waited
+        started = self._loop.time()
+        budget_s = self._grace_s + self._size / max(self._least_bytes_per_s, 1) - self._waited_s
         try:
             async with asyncio.timeout(max(budget_s, 0.0)):
                 message = await self._receive()
@@ -90,6 +99,7 @@ class Upload:
             raise InvalidRequest(
                 f"the upload is slower than {self._least_bytes_per_s} bytes a second", param="body"
             ) from None
+        self._waited_s += self._loop.time() - started
         if message["type"] == "http.disconnect":
             raise ClientGone
         part: bytes = message.get("body", b"")

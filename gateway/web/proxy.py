@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.core.call import Call
-from gateway.core.credentials import parse_credential
+from gateway.core.credentials import Malformed, NoCredential, parse_credential
 from gateway.core.errors import Problem, TooLarge, Unavailable
 from gateway.core.headers import Headers, header_value
 from gateway.core.multipart import MultipartFields, boundary_of
@@ -102,7 +102,10 @@ class Proxy:
             raise Unavailable("too many requests are open", code="overloaded", retry_after_s=1)
         credential = parse_credential(call.headers, call.query)
         content_type = header_value(call.headers, b"content-type") or b""
-        if content_type.startswith(b"multipart/form-data"):
+        if self._relay.is_raw(call):
+            if not isinstance(credential, NoCredential | Malformed):  # who must pay first, sends the body later
+                await self._begin_raw(call, receive)
+        elif content_type.startswith(b"multipart/form-data"):
             await self._begin_upload(call, receive, content_type)
         elif call.method not in _BODILESS:
             call.body = await read_body(receive, self._limits.body_most_bytes)
@@ -110,18 +113,33 @@ class Proxy:
 
     async def _begin_upload(self, call: Call, receive: Receive, content_type: bytes) -> None:
         """Read the small fields of a form, and let the rest stream."""
+        upload = self._upload(call, receive)
+        call.form = MultipartFields(boundary_of(content_type))
+        await upload.first(call.form, UPLOAD_AHEAD_BYTES)
+        call.upload = upload.pieces(chunked=not call.upload_bytes)
+
+    async def _begin_raw(self, call: Call, receive: Receive) -> None:
+        """A body that nobody reads: what is small goes up whole, so that it can be sent again; the rest streams."""
+        framing = (b"content-length", b"transfer-encoding")
+        if not any(header_value(call.headers, name) for name in framing):
+            return
+        upload = self._upload(call, receive)
+        whole = await upload.whole(UPLOAD_AHEAD_BYTES)
+        if whole is None:
+            call.upload = upload.pieces(chunked=not call.upload_bytes)
+        else:
+            call.body, call.upload_bytes = whole, 0
+
+    def _upload(self, call: Call, receive: Receive) -> Upload:
         length = header_value(call.headers, b"content-length")
         call.upload_bytes = int(length) if length is not None and length.isdigit() else 0
         if call.upload_bytes > self._limits.upload_most_bytes:
             raise TooLarge(f"the upload is larger than {self._limits.upload_most_bytes} bytes", param="body")
-        call.form = MultipartFields(boundary_of(content_type))
-        upload = Upload(
+        return Upload(
             receive,
             limit_bytes=self._limits.upload_most_bytes,
             least_bytes_per_s=self._limits.upload_least_bytes_per_s,
         )
-        await upload.first(call.form, UPLOAD_AHEAD_BYTES)
-        call.upload = upload.pieces(chunked=not call.upload_bytes)
 
     async def _refuse(self, call: Call, outlet: Outlet, render: Callable[..., Any], *problem: Problem) -> None:
         """Answer with a problem, unless an answer has begun: then the connection just breaks off."""
