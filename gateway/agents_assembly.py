@@ -14,12 +14,13 @@ from gateway.adapters.metrics import Metrics
 from gateway.adapters.rates import Feed, FeedRates, FixedRate
 from gateway.adapters.redis.challenges import RedisChallenges
 from gateway.adapters.redis.idempotency import RedisIdempotency
+from gateway.adapters.redis.ledger import RedisLedger
+from gateway.adapters.redis.link import RedisLink
 from gateway.adapters.redis.refunds import RedisRefunds
 from gateway.adapters.system import Machine
 from gateway.background import Background
 from gateway.config import Config
 from gateway.core.challenges import ChallengePolicy
-from gateway.core.refunds import RefundPolicy
 from gateway.flows.agents import AgentDesk
 from gateway.flows.challenging import Challenger
 from gateway.flows.counting import Counting
@@ -56,7 +57,7 @@ async def open_agents(
     background: Background,
 ) -> Agents:
     """Errors: ConfigError, ValueError (certificate, macaroon, secrets)."""
-    node = _node(config)
+    node = open_node(config)
     stack.push_async_callback(node.close)
     mint = Mint(_master_secrets(config))
     book = RedisChallenges(store.link)
@@ -67,12 +68,22 @@ async def open_agents(
     def challenge_policy() -> ChallengePolicy:
         return policies().challenge
 
-    crediting = Crediting(policy=challenge_policy, node=node, ledger=store.ledger, mint=mint, book=book, system=system)
-    challenger = Challenger(policy=challenge_policy, node=node, rates=rates, mint=mint, book=book, system=system)
+    def credited(amount_msat: int) -> None:
+        metrics.payments.add(("lightning",))
+        metrics.paid.add(("lightning",), amount_msat)
+
+    def made(kind: str) -> None:
+        metrics.challenges.add((kind,))
+
+    crediting = Crediting(
+        policy=challenge_policy, node=node, ledger=store.ledger, mint=mint, book=book, system=system, credited=credited
+    )
+    challenger = Challenger(
+        policy=challenge_policy, node=node, rates=rates, mint=mint, book=book, system=system, made=made
+    )
     verifier = Verifier(mint=mint, policy=challenge_policy)
-    refund_policy = RefundPolicy()
     refunder = Refunder(
-        policy=lambda: refund_policy,
+        policy=lambda: policies().refund,
         node=node,
         ledger=store.ledger,
         crediting=crediting,
@@ -93,7 +104,18 @@ async def open_agents(
     return Agents(desk, challenger, verifier, crediting, refunder, RedisIdempotency(store.link), challenge_policy)
 
 
-def _node(config: Config) -> LightningNode:
+def make_crediting(
+    config: Config, node: LightningNode, link: RedisLink, ledger: RedisLedger, policy: ChallengePolicy
+) -> Crediting:
+    """What `farebox reconcile` needs: to credit what the node was paid and the store does not know."""
+    mint = Mint(_master_secrets(config))
+    return Crediting(
+        policy=lambda: policy, node=node, ledger=ledger, mint=mint, book=RedisChallenges(link), system=Machine()
+    )
+
+
+def open_node(config: Config) -> LightningNode:
+    """The configured node, not yet asked anything. Errors: ValueError (certificate, macaroon)."""
     lnd = config.lightning.lnd
     if not lnd.address:
         return AbsentNode()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gateway.core.challenges import ChallengePolicy
 from gateway.core.facts import RequestLimits
 from gateway.core.prices import PriceBook
+from gateway.core.refunds import RefundPolicy
 from gateway.core.terms import HoldPolicy
 
 
@@ -21,6 +22,7 @@ class Policies:
     request_limits: RequestLimits
     hold: HoldPolicy
     challenge: ChallengePolicy
+    refund: RefundPolicy
     digest: str
     margin_ppm: int
     files: tuple[str, ...] = ()

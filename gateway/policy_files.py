@@ -20,6 +20,7 @@ from gateway.core.challenges import ChallengePolicy
 from gateway.core.facts import RequestLimits
 from gateway.core.price_entries import ProviderEntry, ppm_up
 from gateway.core.prices import PriceBook
+from gateway.core.refunds import RefundPolicy
 from gateway.core.terms import HoldPolicy
 from gateway.policies import Policies, Reloaded
 from gateway.price_files import PriceFile, own_providers, rule_cards, tool_prices
@@ -49,11 +50,12 @@ class LimitsFile:
     request: RequestLimits = field(default_factory=RequestLimits)
     hold: HoldPolicy = field(default_factory=HoldPolicy)
     challenges: ChallengeKeys = field(default_factory=ChallengeKeys)
+    refunds: RefundPolicy = field(default_factory=RefundPolicy)
 
     def __post_init__(self) -> None:
         if not Decimal("0.01") <= self.margin <= 100:
             raise FieldProblem("margin", 'must be from "0.01" to "100"; "1.1" adds ten per cent')
-        for name in ("request", "hold"):
+        for name in ("request", "hold", "refunds"):
             record = getattr(self, name)
             for key in record.__dataclass_fields__:
                 value = getattr(record, key)
@@ -105,6 +107,7 @@ def load_policies(config: Config, *, default: tuple[ProviderEntry, ...] | None =
         request_limits=replace(limits.request, priced_tools=frozenset(tools.names)),
         hold=limits.hold,
         challenge=challenges,
+        refund=limits.refunds,
         margin_ppm=margin_ppm,
         digest=_digest(texts),
         files=tuple(texts),

@@ -13,11 +13,13 @@ import sys
 from pathlib import Path
 
 from gateway.adapters.redis.segments import BrokenChain, SegmentsInUse, verify_chain
+from gateway.agents_assembly import make_crediting, open_node
 from gateway.cli.store import OpenStore, explain, open_for_command
 from gateway.config import Config, load_config
 from gateway.config_reader import ConfigError
-from gateway.core.errors import Problem
+from gateway.core.errors import Problem, Unavailable
 from gateway.flows.reconcile import LEASE_WAIT_S
+from gateway.policy_files import load_policies
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +46,29 @@ async def reconcile(config: Config, *, accept: bool = False, files: bool = False
         print(f"waiting up to {LEASE_WAIT_S:g} s for workers to show that they live", flush=True)
         report = await store.upkeep.reconciler.run()
         print("\n".join(report.lines()))
+        paid = await _recover_payments(config, store)
         reason = await store.upkeep.freezer.look()
         if reason is not None:
             print(f"no hold is placed: {reason}\nlook into it, then run: farebox reconcile --accept")
         chain_holds = not files or _chain_holds(config)
-        return 0 if report.clean and reason is None and chain_holds else 1
+        return 0 if report.clean and paid and reason is None and chain_holds else 1
+
+
+async def _recover_payments(config: Config, store: OpenStore) -> bool:
+    """Credit what the node was paid and the store does not know. False when the node cannot be asked."""
+    if not config.lightning.lnd.address:
+        return True
+    node = open_node(config)
+    try:
+        policy = load_policies(config).challenge
+        missing = await make_crediting(config, node, store.link, store.ledger, policy).recover()
+    except Unavailable as error:
+        print(f"the Lightning node cannot be asked what it was paid: {error.detail}")
+        return False
+    finally:
+        await node.close()
+    print(f"payments that the node knows and the store did not: {missing}" + (", now credited" if missing else ""))
+    return True
 
 
 async def _accept(store: OpenStore) -> bool:

@@ -54,7 +54,10 @@ class Challenger:
         mint: TokenMint,
         book: ChallengeBook,
         system: System,
+        made: Callable[[str], None] | None = None,
     ) -> None:
+        """`made` is told of each challenge: `new` or `top_up`."""
+        self._made = made
         self._policy = policy
         self._node = node
         self._rates = rates
@@ -110,10 +113,13 @@ class Challenger:
         if crowded is not None:
             raise RateLimited(_CROWDED[crowded.crowd], retry_after_s=-(-crowded.retry_after_ms // 1_000))
         try:
-            return await self._invoice(policy, Memo(service, token, place.nonce, rate), sats)
+            challenge = await self._invoice(policy, Memo(service, token, place.nonce, rate), sats)
         except BaseException:
             await _even_if_cancelled(self._book.release(place.nonce))
             raise
+        if self._made is not None:
+            self._made("top_up" if place.prefix is None else "new")
+        return challenge
 
     async def _invoice(self, policy: ChallengePolicy, memo: Memo, sats: int) -> Challenge:
         amount_msat = sats * MSAT_PER_SAT

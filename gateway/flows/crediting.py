@@ -48,7 +48,10 @@ class Crediting:
         mint: TokenMint,
         book: ChallengeBook,
         system: System,
+        credited: Callable[[int], None] | None = None,
     ) -> None:
+        """`credited` is told of each payment credited, in msat."""
+        self._credited = credited
         self._policy = policy
         self._node = node
         self._ledger = ledger
@@ -209,6 +212,8 @@ class Crediting:
         self._rates.pop(account, None)
         await self._book.release(memo.nonce)
         await self._book.forget_top_up(memo.token_id)
+        if self._credited is not None:
+            self._credited(invoice.paid_msat)
         return True
 
     def _memo_of(self, invoice: Invoice) -> Memo | None:

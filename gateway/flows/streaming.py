@@ -238,6 +238,7 @@ class MeteredStream:
         self._source.abort()
         if why in {"credit", "budget", "cap"}:
             self.cut = why
+            self.usage()  # the closing events tell it, with the input as counted
             self.tail = self.reader.closing()
         else:
             self.failure = why
