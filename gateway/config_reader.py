@@ -51,7 +51,11 @@ class EnvText(str):
 class _StrictLoader(yaml.SafeLoader):
     """A safe loader that refuses a key given twice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def construct_mapping(
+        self,
+        node: yaml.MappingNode,
+        deep: bool = False,  # noqa: FBT001, FBT002 - as PyYAML has it
+    ) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -66,7 +70,7 @@ class _StrictLoader(yaml.SafeLoader):
 def load_yaml(text: str, *, source: str) -> Any:
     """Parse YAML. Errors: ConfigError naming `source` and the line."""
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # a subclass of SafeLoader
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
     except ConfigError as error:
         raise ConfigError([f"{source}: {problem}" for problem in error.problems]) from None
     except yaml.MarkedYAMLError as error:

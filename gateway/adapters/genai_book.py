@@ -35,7 +35,7 @@ def default_book() -> tuple[ProviderEntry, ...]:
     except (OSError, subprocess.TimeoutExpired) as error:
         message = f"the default price book (genai-prices) could not be read: {error}"
         raise BookUnreadable(message) from error
-    book: tuple[ProviderEntry, ...] = pickle.loads(done.stdout)  # written by our own module a moment ago
+    book: tuple[ProviderEntry, ...] = pickle.loads(done.stdout)  # noqa: S301 - written by our own module a moment ago
     return book
 
 

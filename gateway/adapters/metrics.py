@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -169,7 +168,7 @@ class Metrics:
         partial = self._path.with_suffix(".part")
         try:
             partial.write_bytes(msgspec.json.encode(state))
-            os.replace(partial, self._path)
+            partial.replace(self._path)
         except OSError:  # a full disk costs the others our latest numbers, not the worker its service
             self.write_failures += 1
 

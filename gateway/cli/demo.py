@@ -86,7 +86,7 @@ def running_demo(data_dir: Path, port: int) -> Iterator[dict[str, Any]]:
         demo_file = data_dir / "demo.json"
         partial = demo_file.with_suffix(".part")
         partial.write_bytes(msgspec.json.encode(demo))
-        os.replace(partial, demo_file)
+        partial.replace(demo_file)
         stack.callback(demo_file.unlink, missing_ok=True)
         yield demo
 

@@ -18,9 +18,9 @@ from gateway.client.invoices import BadInvoice, read_invoice
 SCHEMES = frozenset({"l402", "lsat"})
 _IDENTIFIER_BYTES = 66  # uint16 version, payment hash, token id
 _GREATEST_HEADER_CHARACTERS = 32_768
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = re.compile(rf'({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
-_SCHEME = re.compile(_TOKEN)
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER = re.compile(rf'({_NAME})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_SCHEME = re.compile(_NAME)
 _BETWEEN = re.compile(r"[\s,]*")
 _QUOTED_PAIR = re.compile(r"\\(.)")
 

@@ -196,4 +196,4 @@ def segments_of(path: str) -> str | None:
 def is_under(path: str | None, prefix: str) -> bool:
     if path is None:
         return False
-    return prefix == "/" or path == prefix or path.startswith(prefix + "/")
+    return prefix in ("/", path) or path.startswith(prefix + "/")

@@ -30,13 +30,13 @@ def _compact(body: bytes, path_model: str | None, limits: RequestLimits) -> Requ
     return openai_responses.read_responses(body, path_model, limits, has_limit=False)
 
 
-def _realtime(body: bytes, path_model: str | None, limits: RequestLimits) -> RequestFacts:
+def _realtime(_body: bytes, path_model: str | None, _limits: RequestLimits) -> RequestFacts:
     """A session has no body; what it says comes later, and no limit bounds it."""
     model = reading.model_name(path_model, None)
     return RequestFacts(model, True, audio_output=True, limit_can_be_spliced=False)
 
 
-def _unread(body: bytes, path_model: str | None, limits: RequestLimits) -> RequestFacts:
+def _unread(body: bytes, path_model: str | None, _limits: RequestLimits) -> RequestFacts:
     """Nobody reads these bodies: listings have none, raw routes have a price for the call."""
     return RequestFacts(path_model or "", input_bound_tokens=len(body), limit_can_be_spliced=False)
 

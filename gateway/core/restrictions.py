@@ -126,7 +126,7 @@ class _Folding:
         self._counts: dict[Measure, int] = {}
         self._claims: list[ScopeClaim] = []
 
-    def take(self, caveat: Caveat, signature: bytes) -> Denied | None:
+    def take(self, caveat: Caveat, signature: bytes) -> Denied | None:  # noqa: C901, PLR0912 - one case a caveat
         """Add one; Denied when it cannot be enforced or would widen."""
         widened = Denied("a repeated caveat would widen the token")
         match caveat:

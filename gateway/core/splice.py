@@ -72,7 +72,7 @@ def splice(
     return _applied(body, edits)
 
 
-def _lowered_alone(operation: Operation, body: bytes, model: str, limit: int) -> tuple[bytes, int | None]:
+def _lowered_alone(operation: Operation, body: bytes, _model: str, limit: int) -> tuple[bytes, int | None]:
     """The next common case, one limit: it was read from its place, so if its name stands in the body only once, that is
     the place. Gives the limit back where there are more."""
     found = [(body.find(name), name) for name in _LIMITS[operation] if name in body]

@@ -110,10 +110,10 @@ class Sweep:
 class Report(Protocol):
     """Told after each turn: the sweep's name, what it did, or the error it ended in."""
 
-    def __call__(self, name: str, done: object, error: Exception | None) -> None: ...
+    def __call__(self, name: str, done: object, error: Exception | None, /) -> None: ...
 
 
-def log_report(name: str, done: object, error: Exception | None) -> None:
+def log_report(name: str, _done: object, error: Exception | None) -> None:
     """Failures in the log; what went well is in the metrics."""
     if error is not None:
         _log.warning("sweep %s failed: %s", name, error)
@@ -140,7 +140,7 @@ async def _run(sweep: Sweep, report: Report) -> None:
                     sweep.released()
             except (Unavailable, OSError) as error:
                 report(sweep.name, None, error)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - one broken sweep must not end the others
                 _log.exception("sweep %s is broken", sweep.name)
                 report(sweep.name, None, error)
             await asyncio.sleep(sweep.every_s)

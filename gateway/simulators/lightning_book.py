@@ -133,7 +133,7 @@ class Book:
         if self._database is None:
             return
         self._database.execute(
-            f"insert or replace into {table} values (?, ?)",
+            f"insert or replace into {table} values (?, ?)",  # noqa: S608 - one of our own tables
             (key, msgspec.json.encode(record)),
         )
         self._commit_soon()

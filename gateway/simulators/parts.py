@@ -78,7 +78,7 @@ def _write(path: Path, content: bytes) -> None:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def main() -> None:

@@ -22,14 +22,14 @@ def chat(asked: Asked) -> Answer:
     body = asked.payload
     limits = (body.get("max_tokens"), body.get("max_completion_tokens"))
     order = order_of(asked, limits=limits, choices=_choices(body), tools=body.get("tools"))
-    return answer_of(order, _chat_stream(order, _wants_usage(body)) if order.stream else _chat_whole(order))
+    return answer_of(order, _chat_stream(order, wants_usage=_wants_usage(body)) if order.stream else _chat_whole(order))
 
 
 def completion(asked: Asked) -> Answer:
     """POST /v1/completions (the older one)."""
     body = asked.payload
     order = order_of(asked, limits=(body.get("max_tokens"),), choices=_choices(body))
-    return answer_of(order, _text_stream(order, _wants_usage(body)) if order.stream else _text_whole(order))
+    return answer_of(order, _text_stream(order, wants_usage=_wants_usage(body)) if order.stream else _text_whole(order))
 
 
 def answer_of(order: Order, pieces: Iterator[Piece], media_type: bytes = EVENT_STREAM) -> Answer:
@@ -116,7 +116,7 @@ def _chat_whole(order: Order) -> Iterator[Piece]:
     yield json.encode(body), order.visible_tokens * order.choices
 
 
-def _chat_stream(order: Order, wants_usage: bool) -> Iterator[Piece]:
+def _chat_stream(order: Order, *, wants_usage: bool) -> Iterator[Piece]:
     wants_usage = wants_usage and order.reports_usage
     head = json.encode(
         _head(order, "chat.completion.chunk", "chatcmpl")
@@ -181,7 +181,7 @@ def _text_whole(order: Order) -> Iterator[Piece]:
     yield json.encode(body), order.visible_tokens * order.choices
 
 
-def _text_stream(order: Order, wants_usage: bool) -> Iterator[Piece]:
+def _text_stream(order: Order, *, wants_usage: bool) -> Iterator[Piece]:
     wants_usage = wants_usage and order.reports_usage
     head = json.encode(_head(order, "text_completion", "cmpl"))[:-1]
     tail = b',"usage":null}' if wants_usage else b"}"

@@ -63,7 +63,7 @@ def l402_routes(desk: L402Desk) -> list[Route]:
     async def revoke(request: Request) -> Response:
         return await _once(desk, request, _revoke)
 
-    async def well_known(request: Request) -> Response:
+    async def well_known(_request: Request) -> Response:
         return _json(_description(desk.policy()), {"cache-control": "public, max-age=300"})
 
     return [
@@ -103,7 +103,7 @@ async def _refund(desk: L402Desk, request: Request, payer: VerifiedPayer, body: 
     return refund_members(refund), refund.state in (RefundState.PAID, RefundState.FAILED)
 
 
-async def _revoke(desk: L402Desk, request: Request, payer: VerifiedPayer, body: bytes) -> tuple[dict[str, Any], bool]:
+async def _revoke(desk: L402Desk, request: Request, payer: VerifiedPayer, _body: bytes) -> tuple[dict[str, Any], bool]:
     """Every token of this id, also those that others made from it, buys nothing any more."""
     if payer.attenuated:
         raise Forbidden("Revocation needs the token as it was issued, without caveats of your own.")

@@ -25,17 +25,17 @@ def ops_routes(
 ) -> list[Route]:
     """The routes. A check raises when its part cannot serve; `exposition` gives Prometheus' text."""
 
-    async def live(request: Request) -> Response:
+    async def live(_request: Request) -> Response:
         return JSONResponse({"status": "live"}, headers=_NO_STORE)
 
-    async def ready(request: Request) -> Response:
+    async def ready(_request: Request) -> Response:
         if draining():
             return _not_ready(["draining"])
         passed = await asyncio.gather(*(_passes(check) for check in checks.values()))
         failed = [name for name, ok in zip(checks, passed, strict=True) if not ok]
         return _not_ready(failed) if failed else JSONResponse({"status": "ready"}, headers=_NO_STORE)
 
-    async def metrics(request: Request) -> Response:
+    async def metrics(_request: Request) -> Response:
         return Response(exposition(), headers={**_NO_STORE, "Content-Type": METRICS_TYPE})
 
     return [Route("/health/live", live), Route("/health/ready", ready), Route("/metrics", metrics)]

@@ -128,13 +128,13 @@ def is_grpc(content_type: bytes | None) -> bool:
     return content_type is not None and content_type[:16].lower() == b"application/grpc"
 
 
-async def on_problem(request: Request, error: Exception) -> Response:
+async def on_problem(_request: Request, error: Exception) -> Response:
     """Starlette's exception handler for our own refusals, and for everything else that goes wrong."""
     problem = error if isinstance(error, Problem) else Problem("Something went wrong here. It has been logged.")
     return response_of(problem)
 
 
-async def on_http_exception(request: Request, error: Exception) -> Response:
+async def on_http_exception(_request: Request, error: Exception) -> Response:
     """Starlette's handler for its own HTTPException (no such path, no such method): the same body as for ours."""
     status = getattr(error, "status_code", 500)
     code, title = _PLAIN.get(status, ("http_error", "Error"))

@@ -137,7 +137,7 @@ def parse_info(reply: object) -> dict[str, str]:
     if not isinstance(reply, bytes):
         return {}
     pairs = (line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
-    return {name: value for name, value in pairs}
+    return {name: value for name, value in pairs}  # noqa: C416 - `dict` takes no lists
 
 
 def parse_config(reply: object) -> dict[str, str] | None:

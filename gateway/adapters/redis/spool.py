@@ -190,7 +190,7 @@ def _entries(content: bytes, path: Path) -> list[SpooledPost]:
         checksum, _, body = line.partition(b" ")
         try:
             if int(checksum, 16) != zlib.crc32(body):
-                raise ValueError("checksum")
+                raise ValueError("checksum")  # noqa: TRY301 - one place says that a line is broken
             entries.append(msgspec.json.decode(body, type=SpooledPost))
         except (ValueError, msgspec.DecodeError):
             _log.exception("line %d of %s is broken and cannot be replayed", number, path)

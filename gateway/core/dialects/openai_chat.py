@@ -178,7 +178,7 @@ def _refuse_unpriced(request: _Request, model: str, fees: ToolFees) -> None:
     if given(search) and not (isinstance(search, dict) and search.get("mode") == "off"):
         fees.add("web_search", "search_parameters", "live search")
     _plugins(request.plugins, fees)
-    if given(request.models) and request.models != [] and request.models != [model]:
+    if given(request.models) and request.models not in ([], [model]):
         refuse("models: the price is that of one model; leave fallbacks out", "models")
     for field in ("fallbacks", "preset"):
         if getattr(request, field) not in (UNSET, None, [], ""):

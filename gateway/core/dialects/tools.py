@@ -116,7 +116,7 @@ def openai_tools(tools: Iterable[Tool] | None, fees: ToolFees, param: str = "too
         if kind == "shell" and _is_local(tool.environment):
             continue
         if kind == "namespace":
-            _namespace(tool, fees, f"{param}[{index}].tools")
+            _namespace(tool, f"{param}[{index}].tools")
         elif kind not in OPENAI_FREE:
             name = OPENAI_SERVER.get(kind) or OPENAI_SERVER.get(_without_date(kind))
             if name is None:
@@ -124,7 +124,7 @@ def openai_tools(tools: Iterable[Tool] | None, fees: ToolFees, param: str = "too
             fees.add(name, where, kind, _max_uses(tool, f"{param}[{index}]"))
 
 
-def _namespace(tool: Tool, fees: ToolFees, param: str) -> None:
+def _namespace(tool: Tool, param: str) -> None:
     if not isinstance(tool.tools, list):
         refuse(f"{param}: an array is needed", param)
     for index, inner in enumerate(tool.tools):
