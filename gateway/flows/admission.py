@@ -140,11 +140,14 @@ class Admission:
         return card
 
     def terms_for_served(self, admitted: Admitted, terms: Terms, served: str) -> Terms | None:
-        """The terms of the model that was served, None where the book does not know it."""
+        """The terms of the model that was served, None where the book has no price for it. Another name of the same
+        model changes nothing."""
         if admitted.match.route.price is not None:
             return None
         card = self.policies.price_book.card(admitted.provider or "", served, self._system.now_s())
-        return None if card is None else terms.with_card(card)
+        if card is None or not bills(card, admitted.facts):
+            return None
+        return terms if card.model == terms.card.model else terms.with_card(card)
 
     def _context(self, call: Call, admitted: Admitted) -> RequestContext:
         match = admitted.match

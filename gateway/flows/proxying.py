@@ -333,7 +333,8 @@ class Relay:
         """Post, then let the last event go; a client is not kept waiting for a slow store."""
         await stream.settle_tasks()
         usage, basis = self._counting.judged(stream, admitted)
-        work.terms = stream.terms
+        work.terms, work.granted = stream.terms, stream.granted
+        self._price_as_served(admitted, work, stream.reader.model)
         trace.reason = stream.failure or ""
         post = asyncio.ensure_future(self._settler.post(work, usage, basis, cut=stream.cut))
         if not outlet.gone:
@@ -361,7 +362,7 @@ class Relay:
             outlet.write(comment)
 
     def _price_as_served(self, admitted: Admitted, work: Work, served: str | None) -> None:
-        """Price by the model that was served, where the book knows it and it is not dearer than what was held."""
+        """Price by the model that was served, where the book knows it; never above what was held (`Settler.post`)."""
         if served is None or served == admitted.facts.model:
             return
         terms = self._admission.terms_for_served(admitted, work.terms, served)

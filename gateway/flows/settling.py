@@ -60,6 +60,8 @@ class Settler:
         work.resolved = True
         work.usage, work.basis, work.cut = usage, basis, cut
         work.cost = work.terms.amount(usage)
+        if work.model:  # another model than the one asked for: what was held is what the payer agreed to
+            work.cost = min(work.cost, work.granted)
         outcome = outcome_json(work)
         try:
             answer = await self._ledger.post(work.hold_id, work.cost, account=work.account, outcome=outcome)
