@@ -47,10 +47,12 @@ def test_the_shipped_policies_load_and_are_the_default() -> None:
     assert policies_directory(config) == SHIPPED
     policies = load_policies(config)
     assert policies.margin_ppm == 1_000_000
-    assert policies.request_limits.priced_tools == {"web_search", "file_search", "google_search"}
+    priced = policies.request_limits.priced_tools
+    assert priced >= {"web_search", "file_search", "google_search", "web_fetch", "code_execution", "code_interpreter"}
+    assert "advisor" not in priced  # it calls another model, at that model's price
     assert policies.hold.first_step_tokens == 1_024
     assert policies.challenge.default_deposit_sats == 1_000
-    assert policies.files == ("limits.yaml", "prices/tools.yaml")
+    assert {"limits.yaml", "prices/tools.yaml", "prices/ollama.yaml"} <= set(policies.files)
 
 
 def test_the_book_has_prices_for_the_models_of_the_shipped_providers() -> None:
