@@ -11,8 +11,16 @@ import pytest
 # Tests are imported one by one (import-mode=importlib); what they share stands beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from lnd.nodes import pytest_terminal_summary, real_pair  # noqa: F401
+import recordings
+from lnd import nodes
+from lnd.nodes import real_pair  # noqa: F401
 from servers import flush, running_valkey
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One plain line for each thing from outside that was not there."""
+    nodes.pytest_terminal_summary(terminalreporter)
+    recordings.pytest_terminal_summary(terminalreporter)
 
 
 @pytest.fixture(scope="session")

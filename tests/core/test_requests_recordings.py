@@ -5,14 +5,12 @@ The recordings are not part of the project: set FAREBOX_RECORDINGS to their fold
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from recordings import recordings
 
 from gateway.core.errors import InvalidRequest
 from gateway.core.facts import RequestFacts, RequestLimits
@@ -59,14 +57,6 @@ EXPECTED = {
 UNROUTED = ("/fileSearchStores", "/conversations", "/vector_stores", "/cachedContents", "/client_secrets", "/files")
 
 
-def recordings() -> list[dict[str, Any]]:
-    folder = os.environ.get("FAREBOX_RECORDINGS")
-    if not folder:
-        return []
-    with gzip.open(Path(folder) / "exchanges.jsonl.gz") as lines:
-        return [json.loads(line) for line in lines]
-
-
 def routed(exchanges: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Operation, str | None]]:
     for exchange in exchanges:
         path = exchange["path"]
@@ -98,10 +88,6 @@ def billed_input_tokens(exchange: dict[str, Any]) -> int:
 
 def test_recorded_requests_are_read_and_their_input_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
     exchanges = recordings()
-    if not exchanges:
-        with capsys.disabled():
-            print("\nrecorded requests left out: FAREBOX_RECORDINGS is not set")
-        return
     refused: list[tuple[str, str]] = []
     for exchange, operation, model in routed(exchanges):
         body = json.dumps(exchange["request"], ensure_ascii=False).encode()
@@ -115,8 +101,7 @@ def test_recorded_requests_are_read_and_their_input_is_bounded(capsys: pytest.Ca
             assert billed_input_tokens(exchange) <= facts.input_bound_tokens, exchange["id"]
     for identifier, param in refused:
         assert param in EXPECTED, (identifier, param)
-    with capsys.disabled():
-        print(
-            f"\n{len(exchanges)} recorded requests, refused: "
-            + ", ".join(f"{name} ({EXPECTED[name]})" for _, name in refused)
-        )
+    if exchanges:
+        listed = ", ".join(f"{name} ({EXPECTED[name]})" for _, name in refused)
+        with capsys.disabled():
+            print(f"\n{len(exchanges)} recorded requests, refused: {listed}")
