@@ -118,7 +118,7 @@ class TollBooth:
     async def _serve(self, ready: threading.Event, ended: asyncio.Event) -> None:
         await self.seller.start()
         await self.buyer.start()
-        async with _serving(self) as self.base_url, _serving(wallet_app(self.buyer)) as self.wallet_url:
+        async with _Serving(self) as self.base_url, _Serving(wallet_app(self.buyer)) as self.wallet_url:
             ready.set()
             await ended.wait()
         await self.buyer.close()
@@ -141,7 +141,7 @@ def toll_booth() -> Iterator[TollBooth]:
         booth.loop.close()
 
 
-class _serving:
+class _Serving:
     """An ASGI application on a free port of the running loop."""
 
     def __init__(self, app: Any) -> None:
@@ -150,7 +150,7 @@ class _serving:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> str:
-        self._server.capture_signals = lambda: _nothing()  # type: ignore[method-assign]
+        self._server.capture_signals = _nothing  # type: ignore[method-assign]
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ class LndNode:
             if not no_such_invoice(error) and "already settled" not in (error.details() or ""):
                 raise unavailable(error) from error
 
-    async def settled_invoices(self, *, after_settle_index: int) -> AsyncIterator[Invoice]:
+    async def settled_invoices(self, *, after_settle_index: int) -> AsyncGenerator[Invoice, None]:
         """Every invoice settled after this index, for ever. An event can come twice. After zero: of the past, those
         among the newest thousand invoices."""
         last, pause_s = after_settle_index, _FIRST_PAUSE_S

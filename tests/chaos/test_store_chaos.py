@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from cluster import running_cluster
@@ -68,7 +71,10 @@ async def spend_one(ledger: RedisLedger, partition: str, name: str) -> None:
     assert isinstance(await certainly(lambda: ledger.post(hold.hold_id, 7, account=account(partition))), Posted)
 
 
-async def certainly(step):  # type: ignore[no-untyped-def]
+Answer = TypeVar("Answer")
+
+
+async def certainly(step: Callable[[], Awaitable[Answer]]) -> Answer:
     """Repeat an idempotent step until its outcome is known, for at most 30 s."""
     deadline = time.monotonic() + 30
     while True:
@@ -137,7 +143,7 @@ async def test_a_stopped_primary_answers_nobody_and_loses_nothing(tmp_path: Path
         assert time.monotonic() - started < 2.5
         os.kill(joined.pid, signal.SIGCONT)
         for hold in holds:  # after an unknown place: void; some had been placed, some not
-            await certainly(lambda hold=hold: ledger.void(hold.hold_id, account=hold.account))  # type: ignore[misc]
+            await certainly(partial(ledger.void, hold.hold_id, account=hold.account))
         late = await ledger.place(holds[0])
         assert isinstance(late, Refused) or (isinstance(late, Placed) and late.state == "voided")
         assert await posted(ledger) == 0

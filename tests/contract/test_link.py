@@ -220,20 +220,14 @@ async def test_a_password_is_needed_and_never_told(tmp_path: Path) -> None:
 async def test_tls_is_spoken_when_the_url_says_so(valkey_port: int, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
-        + [
-            "-keyout",
-            str(key),
-            "-out",
-            str(certificate),
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+            "-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost",
+            "-addext", "subjectAltName=DNS:localhost",
         ],
         check=True,
         capture_output=True,
-    )
+    )  # fmt: skip
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     async with tls_in_front_of(valkey_port, context) as port:

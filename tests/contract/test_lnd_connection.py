@@ -75,7 +75,7 @@ async def test_an_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> Non
     client = adapter(node)
     await client.identity()
     await node.close()
-    listening = asyncio.create_task(anext(client.settled_invoices(after_settle_index=5)))
+    listening = asyncio.ensure_future(anext(client.settled_invoices(after_settle_index=5)))
     with caplog.at_level(logging.WARNING, logger="gateway.adapters.lnd"):
         async with asyncio.timeout(5):
             while not caplog.records:

@@ -11,8 +11,9 @@ from ledgers import AGENT, PARTITION, RATE, check_books, fund, hold
 
 from gateway.adapters.redis.connection import RedisReplyError
 from gateway.adapters.redis.leases import WorkerLease
-from gateway.adapters.redis.ledger import LedgerTerms, RedisLedger
+from gateway.adapters.redis.ledger import RedisLedger
 from gateway.adapters.redis.link import RedisLink
+from gateway.core.accounts import LedgerTerms
 from gateway.core.holds import (
     Extended,
     Placed,

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 from ledgers import AGENT, PERSON, RATE, check_books, fund, hold
 
-from gateway.adapters.redis.ledger import LedgerTerms, RedisLedger
+from gateway.adapters.redis.ledger import RedisLedger
 from gateway.adapters.redis.link import RedisLink
+from gateway.core.accounts import LedgerTerms
 from gateway.core.holds import (
     Credited,
     Debited,

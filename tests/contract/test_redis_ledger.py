@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from ledgers import AGENT, FAR_MS, PARTITION, RATE, check_books, fund, hold
 
-from gateway.adapters.redis.ledger import LedgerTerms, RedisLedger
+from gateway.adapters.redis.ledger import RedisLedger
 from gateway.adapters.redis.link import RedisLink
-from gateway.core.accounts import Budget, CounterState
+from gateway.core.accounts import Budget, CounterState, LedgerTerms
 from gateway.core.errors import InvalidRequest
 from gateway.core.holds import (
     Extended,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Self
 
 import pytest
 
@@ -23,7 +24,7 @@ class Upstream:
         self.connections = 0
         self._script = script
 
-    async def __aenter__(self) -> Upstream:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self

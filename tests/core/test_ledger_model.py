@@ -217,7 +217,7 @@ def test_bad_figures_name_their_field() -> None:
                 rate=NO_RATE,
                 source="s",
                 now_ms=0,
-                **bad,  # type: ignore[arg-type]
+                **bad,
             )
         assert caught.value.param == param
     with pytest.raises(InvalidRequest, match="earned is an integer"):

@@ -24,7 +24,7 @@ class BolthubWallet:
         return self._stack.pay(bolt11)
 
 
-class RequestsWallet(WalletBase):
+class RequestsWallet(WalletBase):  # type: ignore[misc]  # untyped
     """What l402-requests asks of a wallet."""
 
     def __init__(self, stack: Stack) -> None:

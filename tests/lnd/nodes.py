@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,10 @@ class RealNode:
             f"/{path}", request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
         )
         return stub(request, timeout=30, metadata=(("macaroon", self.macaroon()),))
+
+    def public_key_now(self) -> str:
+        """Asks the node, which may not answer yet."""
+        return str(self.info().identity_pubkey)
 
     def info(self) -> Any:
         return self.call("lnrpc.Lightning/GetInfo", lnrpc.lightning.GetInfoRequest(), lnrpc.lightning.GetInfoResponse)
@@ -208,7 +213,7 @@ class RealPair:
         for node in (self.seller, self.payer):
             node.start()
         for node in (self.seller, self.payer):
-            node.public_key = poll(lambda node=node: node.info().identity_pubkey, "lnd")
+            node.public_key = poll(node.public_key_now, "lnd")
         address = poll(
             lambda: (
                 self.payer.call(
@@ -265,12 +270,15 @@ class RealPair:
     def wait_for_channel(self) -> None:
         """Until both sides call the channel active."""
         for node in (self.payer, self.seller):
-            poll(lambda node=node: self._reconnected() and node.info().num_active_channels == 1, "the channel")
+            poll(partial(self._channel_is_active, node), "the channel")
 
     def wait_for_payments(self) -> None:
         """Until a payment goes through each way: in its first second an active channel can still refuse."""
         for payer, payee in ((self.payer, self.seller), (self.seller, self.payer)):
-            poll(lambda payer=payer, payee=payee: payer.pays(payee), "the first payment")
+            poll(partial(payer.pays, payee), "the first payment")
+
+    def _channel_is_active(self, node: RealNode) -> bool:
+        return self._reconnected() and bool(node.info().num_active_channels == 1)
 
     def _reconnected(self) -> bool:
         try:

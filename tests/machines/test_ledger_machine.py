@@ -354,7 +354,7 @@ def untimed(entry: JournalEntry) -> tuple[object, ...]:
 
 def test_model_and_server_give_the_same_answers_to_the_same_steps(valkey_port: int) -> None:
     run_state_machine_as_test(
-        lambda: LedgerMachine(valkey_port),
+        lambda: LedgerMachine(valkey_port),  # type: ignore[arg-type]  # it calls whatever makes a machine
         settings=settings(
             max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
