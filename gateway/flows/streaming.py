@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.core.errors import Unavailable
-from gateway.core.holds import Extended, Refused
+from gateway.core.holds import Extended, Refusal, Refused
 from gateway.core.metering import StreamReader
 from gateway.core.terms import HoldPolicy, Terms, ceiling_tokens
 from gateway.core.usage import Basis, Usage
@@ -80,10 +80,11 @@ class MeteredStream:
         self._drain_on_disconnect = drain_on_disconnect
         self._loop = asyncio.get_running_loop()
         self.finished: asyncio.Future[None] = self._loop.create_future()
-        self._paid_tokens = terms.tokens_bought(granted)
         self._most_tokens = ceiling_tokens(terms.facts, policy)
+        self._paid_tokens = self._bought()
         self._step_tokens = policy.first_step_tokens
         self._exhausted = False  # the last extension brought less than asked
+        self._limited = False  # and it was a budget that refused, not the credit
         self._extending: asyncio.Task[None] | None = None
         self._checkpointing: asyncio.Task[None] | None = None
         self._held: bytes | None = None  # a piece that waits for money
@@ -201,21 +202,28 @@ class MeteredStream:
             case Extended(granted=granted):
                 self._exhausted = granted < total
                 self.granted = max(granted, self.granted)
-                self._paid_tokens = max(self.terms.tokens_bought(self.granted), self._paid_tokens)
-            case Refused():
+                self._paid_tokens = max(self._bought(), self._paid_tokens)
+            case Refused(reason=Refusal.NOT_OPEN):
+                self.stop("the hold is no longer open")
+            case Refused(reason=reason):
                 self._exhausted = True
+                self._limited = reason in {Refusal.LIMIT, Refusal.PAUSED}
 
     def _count_input_exactly(self) -> None:
         """The bytes of a request bound its tokens loosely; where the money ends, the difference buys output."""
         self.terms = self.terms.with_input(self._count_input())
-        self._paid_tokens = max(self.terms.tokens_bought(self.granted), self._paid_tokens)
+        self._paid_tokens = max(self._bought(), self._paid_tokens)
+
+    def _bought(self) -> int:
+        """What the hold pays for, never more than the request allows: an upstream may ignore a limit."""
+        return min(self.terms.tokens_bought(self.granted), self._most_tokens)
 
     def _release_held(self) -> None:
         held = self._held
         if held is None or self.finished.done():
             return
         if self.reader.count() > self._paid_tokens:
-            self._cut_held("credit" if self._paid_tokens < self._most_tokens else "cap")
+            self._cut_held(self._why_cut())
             return
         self._held = None
         self._forward(held)
@@ -223,6 +231,11 @@ class MeteredStream:
             self._close_reader()
         elif self._sink.blocked_since is None or self._gone:
             self._source.resume()
+
+    def _why_cut(self) -> str:
+        if self._paid_tokens >= self._most_tokens:
+            return "cap"
+        return "budget" if self._limited else "credit"
 
     def _cut_held(self, why: str) -> None:
         held, self._held = self._held or b"", None
