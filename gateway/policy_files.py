@@ -7,6 +7,7 @@ half new. No policy can switch an invariant off, and a file or key that nobody r
 from __future__ import annotations
 
 import hashlib
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -70,8 +71,15 @@ class LimitsFile:
 
 
 def policies_directory(config: Config) -> Path:
-    """Where the policies lie: as configured, else those shipped beside the package."""
-    return Path(config.policies_dir) if config.policies_dir else Path(__file__).resolve().parent.parent / "policies"
+    """Where the policies lie: as configured, else those that are shipped.
+
+    They lie beside the package in a checkout. An installation has them under its own prefix (`share/farebox/policies`).
+    """
+    if config.policies_dir:
+        return Path(config.policies_dir)
+    beside = Path(__file__).resolve().parent.parent / "policies"
+    installed = Path(sysconfig.get_path("data")) / "share" / "farebox" / "policies"
+    return beside if (beside / "limits.yaml").is_file() else installed
 
 
 def load_policies(config: Config, *, default: tuple[ProviderEntry, ...] | None = None) -> Policies:

@@ -93,7 +93,8 @@ class _Story:
         _must(note["cut"] == "credit", "the stream should have been cut")
         _must(left >= 0 and note["cost"]["amount_msat"] + left == TINY_DEPOSIT_SATS * 1_000, "a msat is missing")
         _say(
-            f"cut after {note['usage']['output_tokens']} of 100,000 tokens: {note['cost']['amount_msat']} msat, {left} left"
+            f"cut after {note['usage']['output_tokens']} of 100,000 tokens: "
+            f"{note['cost']['amount_msat']} msat, {left} left"
         )
         self._credential = kept
 
@@ -106,7 +107,8 @@ class _Story:
         refund = answer.json()
         _must(refund["state"] == "paid" and refund["refunded_msat"] == amount, f"the refund is {refund}")
         _say(
-            f"of {available} msat {amount} came back over Lightning (fee {refund['fee_msat']}); left {self._available()}"
+            f"of {available} msat {amount} came back over Lightning "
+            f"(fee {refund['fee_msat']}); left {self._available()}"
         )
 
     def _pay_invoice(self, invoice: str) -> str:

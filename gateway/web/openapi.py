@@ -54,7 +54,7 @@ def openapi_document(relayed: Iterable[RelayPath], *, version: str, server_url: 
         "info": {
             "title": "Farebox",
             "version": version,
-            "description": "A reverse proxy in front of AI APIs that takes the fare: L402 for agents with a Lightning wallet.",
+            "description": "A reverse proxy in front of AI APIs that takes the fare: L402 for agents with a wallet.",
         },
         "servers": [{"url": server_url}],
         "paths": paths,

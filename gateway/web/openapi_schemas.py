@@ -25,7 +25,9 @@ REQUEST_SCHEMAS: dict[Operation, Json] = {
         ("model",), model=_MODEL, messages={"type": "array", "items": {"type": "object"}}, stream=_FLAG,
         max_tokens=_LIMIT, max_completion_tokens=_LIMIT, n=_CHOICES,
     ),
-    Operation.COMPLETIONS: _body(("model",), model=_MODEL, stream=_FLAG, max_tokens=_LIMIT, n=_CHOICES, best_of=_CHOICES),
+    Operation.COMPLETIONS: _body(
+        ("model",), model=_MODEL, stream=_FLAG, max_tokens=_LIMIT, n=_CHOICES, best_of=_CHOICES,
+    ),
     Operation.RESPONSES: _body(("model",), model=_MODEL, stream=_FLAG, max_output_tokens=_LIMIT),
     Operation.RESPONSES_COMPACT: _body(("model",), model=_MODEL),
     Operation.EMBEDDINGS: _body(("model",), model=_MODEL),

@@ -69,8 +69,8 @@ class RedisLedger(RedisBooks):
         first = min(hold.ceiling, max(hold.floor, hold.first))
         step_keys = [f"{of_tag}a:{hold.account}", f"{of_tag}h:{hold_id}", f"{of_tag}open", f"{of_tag}journal"]
         args: list[bytes | str | int] = [
-            hold_id, hold.account, hold.floor, first, hold.ceiling, hold.rate.microusd_per_btc, self._worker, hold.owner,
-            hold.lifetime_ms, hold.greatest_age_ms, f"c:{hold.credit_id}" if hold.credit_id else "",
+            hold_id, hold.account, hold.floor, first, hold.ceiling, hold.rate.microusd_per_btc, self._worker,
+            hold.owner, hold.lifetime_ms, hold.greatest_age_ms, f"c:{hold.credit_id}" if hold.credit_id else "",
             f"r:{hold.token_id}" if hold.token_id else "", hold.labels, *self._place_tail,
         ]  # fmt: skip
         for claim in hold.scopes:

@@ -124,7 +124,8 @@ def _read_rest(
     return RequestFacts(
         model, stream, limit, choices, fees.input_tokens(bound, tools),
         input_audio_bound_tokens=bound if b"input_audio" in found or b"audio_url" in found else 0,
-        shows_all=shows_all, asks_usage=asks_usage, service_tier=tier, tools=tools, audio_output=audio, image_output=image,
+        shows_all=shows_all, asks_usage=asks_usage, service_tier=tier, tools=tools, audio_output=audio,
+        image_output=image,
     )  # fmt: skip
 
 

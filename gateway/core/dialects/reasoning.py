@@ -21,8 +21,8 @@ _REASONING = re.compile(
       | gemini-(?:2\.5|[3-9]|\d\d) | gemini-(?:flash|pro)(?:-lite)?-latest
       | claude-(?:fable|mythos|(?:opus|sonnet|haiku)-(?:[5-9]|\d\d)(?!\d)) | claude-3-7-sonnet-thinking
       | grok-(?:3-mini|[4-9]|code|build) | magistral | glm-(?:4\.[5-9]|[5-9]|z) | kimi-(?:k2-thinking|k2\.[5-9]|k[3-9])
-      | minimax-m | sonar-(?:reasoning|deep) | nova-(?:[2-9]|premier) | phi-4-.*reasoning | compound | step-3 | ernie-(?:x|5)
-      | seed-(?:1\.[5-9]|[2-9]) | doubao | mimo | hunyuan | intellect | smollm3 | aion | r1
+      | minimax-m | sonar-(?:reasoning|deep) | nova-(?:[2-9]|premier) | phi-4-.*reasoning | compound | step-3
+      | ernie-(?:x|5) | seed-(?:1\.[5-9]|[2-9]) | doubao | mimo | hunyuan | intellect | smollm3 | aion | r1
     )|thinking|reason""",
     re.VERBOSE | re.IGNORECASE,
 )
