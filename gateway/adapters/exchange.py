@@ -37,8 +37,8 @@ class Exchange:
     """One request and its answer. `status` and `headers` are there once `UpstreamPool.open` returns."""
 
     __slots__ = (
-        "_connection", "_wake", "buffered", "complete", "ended", "failure", "headers", "parts", "ready", "sink", "status",
-        "touched",
+        "_connection", "_wake", "buffered", "complete", "ended", "failure", "headers", "parts", "ready", "sink",
+        "status", "touched",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, ready: asyncio.Future[None]) -> None:
@@ -83,21 +83,22 @@ class Exchange:
         """From now on hand every read to `sink` as it comes, then call `ended` once (see `complete`, `failure`)."""
         self.sink, self.ended = sink, ended
         parts, self.parts, self.buffered = self.parts, [], 0
+        self.resume()  # before the sink is called: it may pause at the first piece
         if parts:
             sink(b"".join(parts))
         if self.over:
             self.sink = self.ended = None
             ended()
-        else:
-            self._connection.resume()
 
     def pause(self) -> None:
-        """Stop reading the upstream's socket: back-pressure."""
-        self._connection.pause()
+        """Stop reading the upstream's socket: back-pressure. Once the answer is over the socket serves another one."""
+        if not self.over:
+            self._connection.pause()
 
     def resume(self) -> None:
         """Read on."""
-        self._connection.resume()
+        if not self.over:
+            self._connection.resume()
 
     def abort(self) -> None:
         """Close the connection now, unless the answer is complete."""
