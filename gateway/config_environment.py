@@ -14,6 +14,8 @@ from typing import Any
 from gateway.config_reader import ConfigError, EnvText, hints_of, unknown_key
 
 ENV_PREFIX = "FAREBOX_"
+# What the test suite reads; a gateway that it starts inherits them.
+NOT_OURS = frozenset({"FAREBOX_RECORDINGS", "FAREBOX_TEST_STORE"})
 
 
 def with_environment(data: dict[Any, Any], kind: type, environ: Mapping[str, str]) -> dict[Any, Any]:
@@ -22,7 +24,7 @@ def with_environment(data: dict[Any, Any], kind: type, environ: Mapping[str, str
     named: set[str] = set()
     whole: dict[Any, Any] = _substituted(data, environ, "", problems, named)
     for name in sorted(environ):
-        if name.startswith(ENV_PREFIX) and name not in named:
+        if name.startswith(ENV_PREFIX) and name not in named and name not in NOT_OURS:
             _overlay(whole, kind, name, environ[name], problems)
     if problems:
         raise ConfigError(problems)

@@ -227,3 +227,8 @@ def test_addresses_are_split_and_routes_typed() -> None:
     )
     assert (config.host, config.port) == ("::1", 80)
     assert (config.routes[0].operation, config.routes[0].price) == (Operation.CHAT, "rule")
+
+
+def test_variables_of_the_test_suite_are_no_keys() -> None:
+    config = config_from({}, environ={"FAREBOX_RECORDINGS": "/recordings", "FAREBOX_TEST_STORE": "redis-server"})
+    assert config == config_from({}, environ={})
