@@ -290,7 +290,12 @@ class RealPair:
     def restart(self, node: RealNode) -> None:
         """Kill one node and bring it back, channel and all."""
         node.kill()
-        node.start()
+        self.bring_back(node)
+
+    def bring_back(self, node: RealNode) -> None:
+        """Start a node that was killed, and wait for its channel."""
+        if node.program.process is None:
+            node.start()
         poll(node.info, "lnd")
         self.wait_for_channel()
         self.wait_for_payments()

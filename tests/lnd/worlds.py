@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import grpc
 import grpc.aio
-from lnd.nodes import RealNode, RealPair, poll
+from lnd.nodes import RealNode, RealPair
 
 from gateway import lnrpc
 from gateway.adapters.lnd import LndNode
@@ -90,14 +90,7 @@ class RealWorld:
         await asyncio.to_thread(self.seller.kill)
 
     async def start_seller(self) -> None:
-        await asyncio.to_thread(self._start_seller)
-
-    def _start_seller(self) -> None:
-        if self.seller.program.process is None:
-            self.seller.start()
-        poll(self.seller.info, "lnd")
-        self._pair.wait_for_channel()
-        self._pair.wait_for_payments()
+        await asyncio.to_thread(self._pair.bring_back, self.seller)
 
     def freeze_seller(self) -> None:
         self._signal(signal.SIGSTOP)
