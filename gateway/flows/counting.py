@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.core.answers.registry import answer_text, usage_of_answer
+from gateway.core.answers.registry import answer_text, report_of_answer
 from gateway.core.facts import RequestFacts
 from gateway.core.input_text import input_text
 from gateway.core.metering import StreamReader, TextCounter
@@ -62,14 +62,20 @@ class Counting:
             return await asyncio.to_thread(self.input_tokens, request, body)
         return self.input_tokens(request, body)
 
-    async def of_answer(self, request: Counted, body: bytes, answer: bytes | None) -> tuple[Usage, Basis]:
-        """Usage of an unstreamed answer: reported, else counted, else what the request asked for."""
+    async def of_answer(self, request: Counted, body: bytes, answer: bytes | None) -> tuple[Usage, Basis, str | None]:
+        """Usage of an unstreamed answer (reported, else counted, else what the request asked for), and the model that
+        it says it comes from."""
         operation = request.match.operation
         if operation is Operation.RAW:
-            return Usage(), Basis.REPORTED
-        reported = usage_of_answer(operation, answer) if answer is not None else None
+            return Usage(), Basis.REPORTED, None
+        reported, model = report_of_answer(operation, answer) if answer is not None else (None, None)
         if reported is not None:
-            return within(reported, request.facts), Basis.REPORTED
+            return within(reported, request.facts), Basis.REPORTED, model
+        usage, basis = await self._unreported(request, body, answer)
+        return usage, basis, model
+
+    async def _unreported(self, request: Counted, body: bytes, answer: bytes | None) -> tuple[Usage, Basis]:
+        operation = request.match.operation
         facts = request.facts
         if operation in _PRICED_BY_REQUEST:
             return asked_for(facts), Basis.ESTIMATED

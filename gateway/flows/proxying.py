@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from gateway.core.answer_head import AnswerKind, kind_of
-from gateway.core.answers.registry import reader_for, served_model
+from gateway.core.answers.registry import reader_for
 from gateway.core.call import Call
 from gateway.core.cost_comment import place_comment, sse_comment
 from gateway.core.credentials import Credential, strip_query
@@ -207,8 +207,8 @@ class Relay:
         if body is None:
             await self._relay_large(call, admitted, work, answer, outlet, trace)
             return
-        usage, basis = await self._counting.of_answer(admitted, call.body, body)
-        self._price_as_served(admitted, work, served_model(admitted.match.operation, body))
+        usage, basis, model = await self._counting.of_answer(admitted, call.body, body)
+        self._price_as_served(admitted, work, model)
         await self._settler.post(work, usage, basis)
         headers = headers_down(answer.headers, call.request_id.encode())
         if work.acknowledged:
@@ -223,7 +223,7 @@ class Relay:
         """Pass on what is too large or no text; its usage is in its last bytes, or in the request."""
         tail = UsageTail()
         ended = await self._pump(call, answer, outlet, trace, tail.feed)
-        usage, basis = await self._counting.of_answer(admitted, call.body, tail.as_answer())
+        usage, basis, _ = await self._counting.of_answer(admitted, call.body, tail.as_answer())
         await self._settler.post(work, usage, basis)
         if ended and not outlet.gone:
             await outlet.finish()

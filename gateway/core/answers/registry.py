@@ -11,6 +11,7 @@ from gateway.core.answers.array import ArrayReader
 from gateway.core.answers.figures import Members, decoded, member, string
 from gateway.core.answers.framing import EventFraming, LineFraming
 from gateway.core.answers.grammar import Grammar
+from gateway.core.answers.openai_common import common_report
 from gateway.core.answers.reading import EventReader
 from gateway.core.metering import StreamReader, TextCounter
 from gateway.core.operations import Operation
@@ -73,22 +74,31 @@ _LINE_STREAMS: Mapping[Operation, Grammar] = {
 }
 
 
+def report_of_answer(operation: Operation, body: bytes) -> tuple[Usage | None, str | None]:
+    """Usage and served model of an unstreamed answer, each None where it does not say."""
+    if operation is Operation.CHAT or operation is Operation.COMPLETIONS:
+        common = common_report(body)
+        if common is not None:
+            return common
+    reading = _ANSWERS.get(operation)
+    answer = decoded(body) if reading is not None else None
+    if reading is None or answer is None:
+        return None, None
+    usage = reading.usage(answer)
+    if operation is Operation.REALTIME:
+        answer = member(answer, "response")
+    return usage, string(answer, "model") or string(answer, "modelVersion")
+
+
 def usage_of_answer(operation: Operation, body: bytes) -> Usage | None:
     """Usage of an unstreamed answer (for realtime: of a `response.done` event), None where it reports none that can be
     believed."""
-    reading = _ANSWERS.get(operation)
-    answer = decoded(body) if reading is not None else None
-    return reading.usage(answer) if reading is not None and answer is not None else None
+    return report_of_answer(operation, body)[0]
 
 
 def served_model(operation: Operation, body: bytes) -> str | None:
     """The model that the answer says it comes from."""
-    answer = decoded(body) if operation in _ANSWERS else None
-    if answer is None:
-        return None
-    if operation is Operation.REALTIME:
-        answer = member(answer, "response")
-    return string(answer, "model") or string(answer, "modelVersion")
+    return report_of_answer(operation, body)[1]
 
 
 def answer_text(operation: Operation, body: bytes) -> str:
