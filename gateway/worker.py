@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 
 import uvicorn
 
@@ -29,7 +28,7 @@ GC_THRESHOLD = (50_000, 20, 50)
 _ORPHAN_CHECK_S = 1.0
 
 
-async def serve_worker(config: Config, listener: socket.socket, config_path: Path, number: int) -> int:
+async def serve_worker(config: Config, listener: socket.socket, number: int) -> int:
     """Serve on the socket until told to stop. Exit code 1 when the parts cannot be started."""
     try:
         async with open_gateway(config, worker_number=number) as gateway:

@@ -1,7 +1,8 @@
 """`farebox bench`: what Farebox costs beside a direct connection, nginx and a peer, all in one run on one upstream.
 
-The subjects take turns (ABAB) and the median of the rounds counts, because the machine is never quiet; ratios to nginx hold
-from day to day, absolute figures do not. Exit code 1 when any request failed: figures of failed requests mean nothing.
+The subjects take turns (ABAB) and the median of the rounds counts, because the machine is never quiet; ratios to nginx
+hold from day to day, absolute figures do not. Exit code 1 when any request failed: figures of failed requests mean
+nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The load of a benchmark, in a process of its own: one order a line on standard input, one result a line on standard output.
+"""The load of a benchmark, in a process of its own: one order a line on standard input, one result a line on standard
+output.
 
-A raw protocol over uvloop that writes prepared bytes and looks for the end of the answer, so that the client costs less than
-what it measures. Every load is closed (a connection asks again when it has its answer) and bounded in requests and time.
-CPU is read where the load is made, between warm-up and end, so that nothing else falls into the interval.
+A raw protocol over uvloop that writes prepared bytes and looks for the end of the answer, so that the client costs less
+than what it measures. Every load is closed (a connection asks again when it has its answer) and bounded in requests and
+time. CPU is read where the load is made, between warm-up and end, so that nothing else falls into the interval.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 import uvloop
 
 from gateway.cli.bench_connection import Connection, Tally
-from gateway.cli.bench_process import cpu_s, family, memory
+from gateway.cli.bench_process import Memory, cpu_s, family, memory
 
 READY_S = 30.0
 _SETTLE_S = 0.3
@@ -68,8 +69,8 @@ class _Watch:
     def _read(self) -> dict[str, float]:
         return {name: cpu_s(pids) for name, pids in self._families.items()}
 
-    def memory(self) -> dict[str, tuple[int, int]]:
-        return {name: tuple(memory(pids)) for name, pids in self._families.items()}
+    def memory(self) -> dict[str, Memory]:
+        return {name: memory(pids) for name, pids in self._families.items()}
 
 
 async def _connect(order: Order, tally: Tally, count: int) -> list[Connection]:

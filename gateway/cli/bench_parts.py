@@ -1,6 +1,8 @@
-"""The parts of a benchmark, each a process of its own that ends with the benchmark: upstream, stores, simulated node, load.
+"""The parts of a benchmark, each a process of its own that ends with the benchmark: upstream, stores, simulated node,
+load.
 
-Nothing is shared with a gateway that runs on this machine: ports are free ones, files lie in a directory that is removed.
+Nothing is shared with a gateway that runs on this machine: ports are free ones, files lie in a directory that is
+removed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a process and its children cost: CPU time and memory, read from the kernel.
 
-Linux tells both in /proc, at no cost to who is measured; elsewhere `ps` is asked. Children count as their parent's, because
-some subjects keep a master that does nothing and a worker that does the work.
+Linux tells both in /proc, at no cost to who is measured; elsewhere `ps` is asked. Children count as their parent's,
+because some subjects keep a master that does nothing and a worker that does the work.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _proc_memory(pid: int) -> Memory:
 
 
 def _ps(*arguments: str) -> str:
-    return subprocess.run(["ps", *arguments], capture_output=True, text=True, check=False).stdout
+    return subprocess.run(["/bin/ps", *arguments], capture_output=True, text=True, check=False).stdout
 
 
 def _ps_cpu_s(pid: int) -> float:

@@ -1,7 +1,8 @@
-"""What is measured: a direct connection, nginx, Farebox with and without metering, hardcap; all in front of one upstream.
+"""What is measured: a direct connection, nginx, Farebox with and without metering, hardcap; all in front of one
+upstream.
 
-Every subject is one process (nginx: one worker), is configured not to write logs of requests where it can be told so, and
-keeps its connections to the upstream. A subject that cannot be had here is left out, and the table says why.
+Every subject is one process (nginx: one worker), is configured not to write logs of requests where it can be told so,
+and keeps its connections to the upstream. A subject that cannot be had here is left out, and the table says why.
 """
 
 from __future__ import annotations
@@ -168,7 +169,8 @@ def _buy(port: int, wallet_url: str) -> str:
 
 @contextmanager
 def hardcap(stage: Stage) -> Iterator[Subject]:
-    """The gateway `hardcap` from PyPI, reserving before and cutting in mid-stream, on the same store. Errors: BenchError."""
+    """The gateway `hardcap` from PyPI, reserving before and cutting in mid-stream, on the same store. Errors:
+    BenchError."""
     if find_spec("hardcap") is None:
         raise BenchError("hardcap is not installed")
     home = stage.directory / "hardcap"

@@ -59,12 +59,21 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 def _notes(report: dict[str, Any]) -> list[str]:
     size, machine = report["size"], report["machine"]
     lines = [
-        f"{machine['cpus']} CPUs, {machine['platform']}, Python {machine['python']}; medians of {size['rounds']} round(s).",
-        "us and ms of CPU are of the subject's own processes, user and system; (x) is the ratio to nginx within a round.",
+        (
+            f"{machine['cpus']} CPUs, {machine['platform']}, Python {machine['python']}; "
+            f"medians of {size['rounds']} round(s)."
+        ),
+        (
+            "us and ms of CPU are of the subject's own processes, user and system; "
+            "(x) is the ratio to nginx within a round."
+        ),
         "json: 300-byte request, 600-byte answer, x32 and x1 connections. store us: the store server's CPU a request.",
-        f"chunk: {size['streams']} streams, a chunk of 250 bytes every {size['interval_ms']} ms. burst: 203 chunks in one write.",
+        (
+            f"chunk: {size['streams']} streams, a chunk of 250 bytes every {size['interval_ms']} ms. "
+            "burst: 203 chunks in one write."
+        ),
         "relay only: a route that costs nothing, with a credential that is checked and known; no hold, no post.",
-        "metered: L402 credit, hold + post + journal, appendfsync everysec; `always`: the same with appendfsync always.",
+        "metered: L402 credit, hold + post + journal, appendfsync everysec; `always`: the same with that setting.",
     ]
     memory = report["figures"].get("memory", {})
     if memory:

@@ -1,7 +1,7 @@
 """The loads that every subject gets, and the figures that are taken from them.
 
-A figure is taken from each round; what is reported is the median of the rounds. Ratios to nginx are taken within a round,
-where both stood on the same machine in the same minute: absolute figures move by half from day to day.
+A figure is taken from each round; what is reported is the median of the rounds. Ratios to nginx are taken within a
+round, where both stood on the same machine in the same minute: absolute figures move by half from day to day.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ QUICK = Size(rounds=1, seconds=0.3, requests_most=200, streams=10, chunks=20, op
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`order` is given to the load generator; `figures` reads its result. `ratio`: the figure that is set against nginx."""
+    """`order` is given to the load generator; `figures` reads its result. `ratio`: the figure that is set against
+    nginx."""
 
     name: str
     takes: Callable[[Subject], bool]

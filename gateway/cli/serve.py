@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         config = load_config(args.config, environ=os.environ)
         if args.worker_fd is not None:
-            return _work(config, socket.socket(fileno=args.worker_fd), args.config, args.worker_number)
+            return _work(config, socket.socket(fileno=args.worker_fd), args.worker_number)
         listener = _listen(config, args.host, args.port)
     except ConfigError as error:
         print(f"farebox: {error}", file=sys.stderr)
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"farebox: listening on http://{host}:{port}", file=sys.stderr, flush=True)
     workers = args.workers or config.workers
     if workers == 1:
-        return _work(config, listener, args.config, 0)
+        return _work(config, listener, 0)
     return Supervisor(listener, args.config, workers).run()
 
 
@@ -66,11 +66,11 @@ def _listen(config: Config, host: str | None, port: int | None) -> socket.socket
     return listener
 
 
-def _work(config: Config, listener: socket.socket, path: Path, number: int) -> int:
+def _work(config: Config, listener: socket.socket, number: int) -> int:
     from gateway.worker import serve_worker  # noqa: PLC0415 - a supervisor never needs what a worker imports
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve_worker(config, listener, path, number))
+        return runner.run(serve_worker(config, listener, number))
 
 
 class Supervisor:

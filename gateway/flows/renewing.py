@@ -1,8 +1,8 @@
 """Keeps holds alive while their upstream is thinking.
 
-A hold lives 30 s from its last renewal, so that a worker that died frees what it held; an unstreamed answer can take minutes.
-One task renews what has waited for a third of a lifetime; a request that is answered sooner costs a dictionary entry. Streams
-renew themselves with their checkpoints (`streaming.py`).
+A hold lives 30 s from its last renewal, so that a worker that died frees what it held; an unstreamed answer can take
+minutes. One task renews what has waited for a third of a lifetime; a request that is answered sooner costs a dictionary
+entry. Streams renew themselves with their checkpoints (`streaming.py`).
 """
 
 from __future__ import annotations

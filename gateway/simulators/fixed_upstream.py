@@ -1,8 +1,8 @@
 """An upstream that answers with fixed bytes, for measuring what stands in front of it.
 
-The simulated upstream speaks every dialect and counts what it sends; that costs more than the gateways that are compared.
-This one looks for one word in the request and writes: a raw protocol, a few microseconds a request. The word stands in the
-body, because some gateways pass on neither path nor headers:
+The simulated upstream speaks every dialect and counts what it sends; that costs more than the gateways that are
+compared. This one looks for one word in the request and writes: a raw protocol, a few microseconds a request. The word
+stands in the body, because some gateways pass on neither path nor headers:
 
 * `bench-json`: one JSON answer of about 600 bytes
 * `bench-burst`: a stream of 203 chunks of 250 bytes, in one write

@@ -87,7 +87,7 @@ async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> R
 
 
 def _dechunked(data: bytes) -> tuple[bytes, bool]:
-    parts = []
+    parts: list[bytes] = []
     while True:
         size, found, rest = data.partition(b"\r\n")
         if not found:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stream_samples import chat
 
 from gateway.core.answers.registry import reader_for
 from gateway.core.errors import Unavailable
@@ -21,7 +22,6 @@ from gateway.core.price_cards import Band, PriceCard, TokenPrices
 from gateway.core.terms import HoldPolicy, Terms
 from gateway.core.usage import Basis
 from gateway.flows.streaming import MeteredStream
-from tests.stream_samples import chat
 
 # One nanousd a token of input, two a token of output.
 PRICES = TokenPrices(
@@ -160,7 +160,8 @@ def tokens(count: int) -> list[str]:
 
 
 def split(data: bytes, sizes: list[int]) -> list[bytes]:
-    pieces, at = [], 0
+    pieces: list[bytes] = []
+    at = 0
     while at < len(data):
         size = sizes[len(pieces) % len(sizes)]
         pieces.append(data[at : at + size])
@@ -367,6 +368,6 @@ async def test_a_stream_that_cannot_be_read_ends_without_taking_the_worker_along
     def broken(_data: bytes) -> Any:
         raise RuntimeError("broken")
 
-    world.stream.reader.feed = broken  # type: ignore[method-assign]
+    world.stream.reader.feed = broken  # type: ignore[method-assign, assignment]
     await world.upstream.send(b"data: {}\n\n")
     assert world.stream.failure == "the stream could not be read"
