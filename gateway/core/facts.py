@@ -47,3 +47,4 @@ class RequestFacts:
     audio_output: bool = False  # the output may be billed as audio
     image_output: bool = False  # the output may be billed as image
     limit_can_be_spliced: bool = True  # False where the dialect has no output limit to lower
+    session: bool = False  # many responses on one socket: the bound is of the first, each further one is held for

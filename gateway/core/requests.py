@@ -30,10 +30,12 @@ def _compact(body: bytes, path_model: str | None, limits: RequestLimits) -> Requ
     return openai_responses.read_responses(body, path_model, limits, has_limit=False)
 
 
-def _realtime(_body: bytes, path_model: str | None, _limits: RequestLimits) -> RequestFacts:
-    """A session has no body; what it says comes later, and no limit bounds it."""
+def _realtime(_body: bytes, path_model: str | None, limits: RequestLimits) -> RequestFacts:
+    """A session has no body; what it says comes later. Its input is bounded by the instructions that it begins with."""
     model = reading.model_name(path_model, None)
-    return RequestFacts(model, True, audio_output=True, limit_can_be_spliced=False)
+    return RequestFacts(
+        model, True, None, 1, limits.overhead_tokens, audio_output=True, limit_can_be_spliced=False, session=True
+    )
 
 
 def _unread(body: bytes, path_model: str | None, _limits: RequestLimits) -> RequestFacts:

@@ -97,6 +97,8 @@ def amounts_of(terms: Terms, policy: HoldPolicy) -> Amounts:
     facts = terms.facts
     most = ceiling_tokens(facts, policy)
     ceiling = min(terms.bound(most), GREATEST_AMOUNT)
+    if facts.session:
+        return Amounts(ceiling, ceiling, max(min(terms.bound(policy.stream_ceiling_tokens), GREATEST_AMOUNT), ceiling))
     if not facts.limit_can_be_spliced and not facts.shows_all:
         return Amounts(ceiling, ceiling, ceiling)
     floor = min(terms.bound(min(most, policy.floor_tokens * facts.choices)), ceiling)

@@ -4,13 +4,17 @@ Totals include their parts, as OpenAI counts: `input_tokens` includes cached, ca
 `output_tokens` includes reasoning, audio and image output. Dialects that count otherwise (Anthropic's input excludes
 the cache, Gemini's candidates exclude thoughts) are brought into this shape where they are read.
 
-`Usage` is never changed once made, but not frozen: one is made for every request, and a frozen one takes 4 us.
+`Usage` is a structure of msgspec because one is made for every request: a tenth of a microsecond, where a frozen
+dataclass of so many fields takes four.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections import Counter
 from enum import StrEnum
+
+from msgspec import Struct, json
+from msgspec.structs import astuple, replace
 
 
 class Basis(StrEnum):
@@ -21,8 +25,7 @@ class Basis(StrEnum):
     ESTIMATED = "estimated"
 
 
-@dataclass(slots=True, unsafe_hash=True)
-class Usage:
+class Usage(Struct, frozen=True, gc=False):
     """Tokens (and seconds, images, characters, calls) of one request; every field a non-negative integer."""
 
     input_tokens: int = 0
@@ -58,12 +61,50 @@ class Usage:
             "output_tokens": self.output_tokens,
             "reasoning_tokens": self.reasoning_tokens,
         }
+        if self._is_plain():
+            return members
         for name in _OCCASIONAL:
             value = getattr(self, name)
             if value:
                 members[name] = dict(value) if name == "tool_calls" else value
         return members
 
+    def as_json(self) -> bytes:
+        """The same members as JSON."""
+        if not self._is_plain():
+            return json.encode(self.as_members())
+        return _PLAIN % (
+            self.input_tokens, self.cached_input_tokens, self.cache_write_tokens, self.output_tokens,
+            self.reasoning_tokens,
+        )  # fmt: skip
+
+    def _is_plain(self) -> bool:
+        """Whether the principal figures say it all."""
+        values = astuple(self)
+        return not (any(values[3:7]) or any(values[9:]))
+
 
 _ALWAYS = frozenset({"input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens"})
-_OCCASIONAL = tuple(field.name for field in fields(Usage) if field.name not in _ALWAYS)
+_OCCASIONAL = tuple(name for name in Usage.__struct_fields__ if name not in _ALWAYS)
+_PLAIN = (
+    b'{"input_tokens":%d,"cached_input_tokens":%d,"cache_write_tokens":%d,"output_tokens":%d,"reasoning_tokens":%d}'
+)
+
+
+def added(one: Usage, other: Usage) -> Usage:
+    """Two usages of one piece of work together. The tier is the latest that was told."""
+    sums = {name: getattr(one, name) + getattr(other, name) for name in _COUNTS}
+    calls = Counter(dict(one.tool_calls))
+    calls.update(dict(other.tool_calls))
+    reported = (one.reported_cost_picousd, other.reported_cost_picousd)
+    return Usage(
+        **sums,
+        tool_calls=tuple(sorted(calls.items())),
+        service_tier=other.service_tier or one.service_tier,
+        reported_cost_picousd=None if reported == (None, None) else sum(each or 0 for each in reported),
+    )
+
+
+_COUNTS = tuple(
+    field.name for field in fields(Usage) if field.name not in {"tool_calls", "service_tier", "reported_cost_picousd"}
+)
