@@ -17,7 +17,7 @@ import msgspec
 import uvloop
 
 from gateway.cli.bench_connection import Connection, Tally
-from gateway.cli.bench_process import Memory, cpu_s, family, memory
+from gateway.cli.bench_process import cpu_s, family, memory
 
 READY_S = 30.0
 _SETTLE_S = 0.3
@@ -69,8 +69,8 @@ class _Watch:
     def _read(self) -> dict[str, float]:
         return {name: cpu_s(pids) for name, pids in self._families.items()}
 
-    def memory(self) -> dict[str, Memory]:
-        return {name: memory(pids) for name, pids in self._families.items()}
+    def memory(self) -> dict[str, tuple[int, int]]:
+        return {name: (*memory(pids),) for name, pids in self._families.items()}
 
 
 async def _connect(order: Order, tally: Tally, count: int) -> list[Connection]:
