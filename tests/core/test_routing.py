@@ -112,6 +112,8 @@ def test_a_path_that_no_route_names_leads_nowhere(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/x/../admin/chat/completions", "/x/%2e%2e/chat/completions", "/x//chat/completions", "/x/a?b/chat/completions",
+     "/v1/models/..%2fresponses%2fresp_1", "/x/models/a%2F..%2F..%2Ffiles", "/x/models/..", "/x/models/..;/files",
+     "/x/models/%252e%252e%252ffiles", "/x/models/a%3b/files", "/x/models/.%2ffiles",
      "/x/a%3fb/chat/completions", "/x/a%23/models", "/x/a\\b/models", "/x/a b/models", "/x/\u00e9/models"],
 )  # fmt: skip
 def test_a_path_that_two_servers_may_read_differently_leads_nowhere(path: str) -> None:
