@@ -11,7 +11,7 @@ ever costs more than is held; one that shows more than it was bounded by is told
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gateway.core.answers.figures import Members, string
 from gateway.core.answers.media import transcription_usage
@@ -259,10 +259,8 @@ class RealtimeMeter:
             running.text_bound = self._counter("".join(running.texts))
             if running.text_bound + running.audio_tokens > running.limit_tokens:
                 running.limit_tokens += self._response_tokens
-                running.bound += (
-                    bound_picousd(self._card, replace(self._facts, input_bound_tokens=0), self._response_tokens)
-                    * self._card.margin_ppm
-                )
+                further = RequestFacts(self._facts.model, stream=True, audio_output=True)
+                running.bound += bound_picousd(self._card, further, self._response_tokens) * self._card.margin_ppm
                 found = True
         return found
 

@@ -58,7 +58,7 @@ class Input:
         self.said = self.said._replace(audio_us=self.said.audio_us + lasting_us)
 
     def bound(self) -> tuple[int, int, int]:
-        """What a response that begins now hears at most: tokens of text, of sound, and the milliseconds of new sound."""
+        """What a response that begins now hears at most: tokens of text, of sound, and how long the new sound lasts."""
         said, since = self.said, self._known_at
         heard_ms = ceil_div(said.audio_us - since.audio_us, 1_000)
         audio = self._known_audio + ceil_div(heard_ms, BOUND_MS_EACH_TOKEN)
@@ -71,7 +71,7 @@ class Input:
         return self._known_text + max(said.counted_text - since.counted_text, 0), self._known_audio + audio
 
     def report(self, usage: Usage, said: Said | None) -> None:
-        """A response of the conversation is done: its input and output are the conversation now. `said`: when it began."""
+        """A response is done, begun at `said`: its input and output are the conversation now."""
         total = usage.input_tokens + usage.output_tokens
         self._known_audio = min(usage.input_audio_tokens + usage.output_audio_tokens, total)
         self._known_text = total - self._known_audio
