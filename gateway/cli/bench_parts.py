@@ -28,6 +28,7 @@ from gateway.cli.bench_load import Order, Result
 READY_S = 60.0
 _POLL_S = 0.02
 _STOP_S = 10.0
+_LAST_WORDS = 1_000
 
 
 class BenchError(Exception):
@@ -50,15 +51,21 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def until(there: Callable[[], object], process: subprocess.Popen[bytes], name: str) -> None:
-    """Wait for a part. Errors: BenchError when its process ends or takes too long."""
+def until(there: Callable[[], object], process: subprocess.Popen[bytes], name: str, log: Path) -> None:
+    """Wait for a part. Errors: BenchError, with what it said last, when its process ends or takes too long."""
     deadline = time.monotonic() + READY_S
     while not there():
         if process.poll() is not None:
-            raise BenchError(f"{name} ended with exit code {process.returncode}")
+            raise BenchError(f"{name} ended with exit code {process.returncode}: {_last_words(log)}")
         if time.monotonic() > deadline:
-            raise BenchError(f"{name} did not come up within {READY_S:g} s")
+            raise BenchError(f"{name} did not come up within {READY_S:g} s: {_last_words(log)}")
         time.sleep(_POLL_S)
+
+
+def _last_words(log: Path) -> str:
+    """The end of a part's log, which is removed with everything else."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return text[-_LAST_WORDS:].strip() or "it said nothing"
 
 
 def accepts(port: int) -> bool:
@@ -107,7 +114,7 @@ def fixed_upstream(directory: Path) -> Iterator[tuple[int, int]]:
         assert started.stdout is not None
         line = started.stdout.readline()
         if not line.strip().isdigit():
-            raise BenchError(f"the upstream did not start: see {directory / 'upstream.log'}")
+            raise BenchError(f"the upstream did not start: {_last_words(directory / 'upstream.log')}")
         yield int(line), started.pid
 
 
@@ -123,7 +130,7 @@ def store(directory: Path, fsync: str) -> Iterator[tuple[int, int]]:
     }  # fmt: skip
     command = [find_binary(), *(part for name, value in settings.items() for part in (f"--{name}", value))]
     with process(command, home / "store.log") as started:
-        until(lambda: accepts(port), started, "the store")
+        until(lambda: accepts(port), started, "the store", home / "store.log")
         yield port, started.pid
 
 
@@ -135,7 +142,7 @@ def simulated_parts(directory: Path) -> Iterator[tuple[dict[str, Any], int]]:
     ready = home / "ready.json"
     command = [sys.executable, "-m", "gateway.simulators.parts", "--data-dir", str(home), "--ready-file", str(ready)]
     with process(command, home / "parts.log", pipes=True) as started:
-        until(ready.exists, started, "the simulated node")
+        until(ready.exists, started, "the simulated node", home / "parts.log")
         yield msgspec.json.decode(ready.read_bytes()), started.pid
 
 
@@ -154,7 +161,7 @@ class Load:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise BenchError(f"the load generator ended: see {self._log}")
+            raise BenchError(f"the load generator ended: {_last_words(self._log)}")
         return msgspec.json.decode(line, type=Result)
 
 

@@ -102,7 +102,7 @@ def nginx(stage: Stage) -> Iterator[Subject]:
     port = free_port()
     path = write_private(home / "nginx.conf", NGINX.format(home=home, port=port, upstream=stage.upstream_port))
     with process([program, "-p", str(home), "-c", str(path)], home / "nginx.log") as started:
-        until(lambda: accepts(port), started, "nginx")
+        until(lambda: accepts(port), started, "nginx", home / "nginx.log")
         yield Subject("nginx", port, {"subject": started.pid})
 
 
@@ -119,11 +119,8 @@ def farebox(name: str, *, always: bool = False, metered: bool = True) -> Callabl
         port = free_port()
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(path), "--port", str(port)]
         with process(command, home / "farebox.log") as started:
-            until(
-                lambda: answers(f"http://127.0.0.1:{port}/health/ready"),
-                started,
-                f"Farebox (see {home / 'farebox.log'})",
-            )
+            url = f"http://127.0.0.1:{port}/health/ready"
+            until(lambda: answers(url), started, name, home / "farebox.log")
             credential = _buy(port, stage.parts["wallet_url"])
             watch = {"subject": started.pid, "store": store_pid, "node": stage.parts_pid}
             yield Subject(name, port, watch, f"L402 {credential}", challenges=metered and not always)
@@ -187,7 +184,7 @@ def hardcap(stage: Stage) -> Iterator[Subject]:
     }
     path = write_private(home / "hardcap.yaml", yaml.safe_dump(config, sort_keys=False))
     with process([sys.executable, "-m", "hardcap", "serve", "-c", str(path)], home / "hardcap.log") as started:
-        until(lambda: answers(f"http://127.0.0.1:{port}/healthz"), started, f"hardcap (see {home / 'hardcap.log'})")
+        until(lambda: answers(f"http://127.0.0.1:{port}/healthz"), started, "hardcap", home / "hardcap.log")
         yield Subject("hardcap", port, {"subject": started.pid, "store": stage.store[1]}, f"Bearer {_HARDCAP_KEY}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.cli.bench_subjects import SUBJECTS
 from gateway.cli.bench_workloads import Figures
 
 _NOTHING = "-"
@@ -18,7 +19,7 @@ _COLUMNS = (
     ("chunk, us", "paced", "subject_cpu_us", 1, True),
     ("chunks/s", "paced", "chunks_per_s", 0, False),
     ("burst, ms", "burst", "subject_cpu_ms", 2, True),
-    ("MB idle", "memory", "idle_pss_mb", 0, False),
+    ("MB idle PSS/RSS", "memory", "idle_pss_mb|idle_rss_mb", 0, False),
     ("KB/stream", "memory", "stream_kb", 1, False),
 )
 
@@ -26,9 +27,7 @@ _COLUMNS = (
 def table(report: dict[str, Any]) -> str:
     """The whole report as text."""
     figures: dict[str, dict[str, Figures]] = report["figures"]
-    names: list[str] = []
-    for subjects in figures.values():
-        names += [name for name in subjects if name not in names]
+    names = [name for name in SUBJECTS if any(name in subjects for subjects in figures.values())]
     used = [column for column in _COLUMNS if column[1] in figures]
     rows = [["", *(column[0] for column in used)]]
     rows += [[name, *(_cell(figures[column[1]].get(name), column) for column in used)] for name in names]
@@ -78,7 +77,9 @@ def _notes(report: dict[str, Any]) -> list[str]:
     memory = report["figures"].get("memory", {})
     if memory:
         most = max(int(found["open_streams"]) for found in memory.values())
-        lines.append(f"MB and KB are proportional set size; KB/stream with {most:,} streams open.")
+        lines.append(
+            f"MB idle: after a few requests. KB/stream: growth of the proportional set size, {most:,} streams open."
+        )
     for name, found in report["figures"].get("challenge", {}).items():
         lines.append(
             f"challenges, {name}: {found['per_s']:,.0f}/s, p50 {found['p50_ms']:.1f} ms; CPU each: gateway "

@@ -48,7 +48,7 @@ class Workload:
 
 def request(subject: Subject, word: str, *, stream: bool, paid: bool = True) -> bytes:
     """The bytes of one request, the body as long as a short question is."""
-    body = '{"model":"%s","user":"%s","max_tokens":1000,%s"messages":[{"role":"user","content":"%s"}]}'
+    body = '{"model":"%s","user":"%s","max_tokens":4000,%s"messages":[{"role":"user","content":"%s"}]}'
     streamed = '"stream":true,' if stream else ""
     filling = BODY_BYTES - len(body % (MODEL, word, streamed, ""))
     content = (body % (MODEL, word, streamed, ("Tell me what a toll booth is for. " * 10)[:filling])).encode()
