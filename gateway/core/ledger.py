@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from msgspec import structs
+
 from gateway.core.accounts import DEFAULT_TERMS, Budget, LedgerTerms, check_amount, check_hold
 from gateway.core.holds import (
     Extended,
@@ -43,7 +45,7 @@ class LedgerModel:
     def place(self, hold: PlaceHold, *, worker: str, now_ms: int) -> Placed | Refused:
         """Reserve the most there is between floor and ceiling on the account and all scopes, or say what refuses."""
         check_hold(hold)
-        hold = replace(hold, first=min(hold.ceiling, max(hold.floor, hold.first)))
+        hold = structs.replace(hold, first=min(hold.ceiling, max(hold.floor, hold.first)))
         account = self.accounts.get(hold.account)
         before = self.holds.get(hold.hold_id)
         if before is not None:
@@ -234,7 +236,8 @@ class LedgerModel:
         hold.state, hold.posted = state, from_hold + extra
         hold.shortfall = cost - hold.posted
         hold.cost = None if state == "expired" else cost
-        account.shortfalls += hold.shortfall > 0
+        # Beyond the ceiling it is the upstream that erred, not the payer that fell short.
+        account.shortfalls += payable > hold.posted
         counted = 1 if state == "posted" or cost > 0 else 0
         self._count(hold, held=reserved, used=hold.posted, uses_held=1, uses=counted)
         adds = Totals(available=reserved - hold.posted, held=-reserved, posted=hold.posted)
@@ -244,11 +247,12 @@ class LedgerModel:
 
     def _late(self, hold_id: str, hold: Hold, cost: int, kind: str, now_ms: int) -> Posted:
         account, counted_before = self.accounts[hold.account], hold.shortfall > 0
-        extra = min(max(min(cost, hold.ceiling) - hold.posted, 0), self._room(account, hold))
+        payable = min(cost, hold.ceiling)
+        extra = min(max(payable - hold.posted, 0), self._room(account, hold))
         account.take(hold.split, extra)
         hold.posted += extra
         hold.shortfall, hold.cost = max(cost - hold.posted, 0), cost
-        account.shortfalls += hold.shortfall > 0 and not counted_before
+        account.shortfalls += payable > hold.posted and not counted_before
         self._count(hold, held=0, used=extra, uses_held=0, uses=0 if hold.earned else 1)
         adds = Totals(available=-extra, posted=extra)
         self.enter(kind, now_ms, hold.account, hold_id, adds, self._loss(hold))

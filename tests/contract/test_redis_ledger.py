@@ -186,18 +186,28 @@ async def test_what_the_hold_did_not_reserve_is_taken_up_to_the_ceiling_and_the_
     await ledger.place(hold(floor=100, first=100, ceiling=150))
     assert await ledger.post("ho_7f1", 170, account=AGENT) == Posted("posted", 150, 20, 850)
     balance = await ledger.balance(AGENT)
-    assert balance is not None and balance.shortfalls == 1
+    # Beyond the ceiling it is the upstream that erred: it does not count against the payer.
+    assert balance is not None and balance.shortfalls == 0
     assert (await ledger.journal(PARTITION, 0))[-1].more == (("shortfall", "20"),)
 
 
+async def test_what_the_payer_could_not_cover_below_the_ceiling_counts_against_it(ledger: RedisLedger) -> None:
+    await fund(ledger, 100)
+    await ledger.place(hold(ceiling=300))
+    assert await ledger.post("ho_7f1", 170, account=AGENT) == Posted("posted", 100, 70, 0)
+    balance = await ledger.balance(AGENT)
+    assert balance is not None and balance.shortfalls == 1
+
+
 async def test_a_payer_with_too_many_shortfalls_is_refused_until_it_pays(ledger: RedisLedger) -> None:
-    await fund(ledger, 1_000)
+    await fund(ledger, 300)
     for name in ("1", "2", "3"):
-        await ledger.place(hold(name))
+        await ledger.place(hold(name, ceiling=101))
+    for name in ("1", "2", "3"):
         await ledger.post(f"ho_7f{name}", 101, account=AGENT)
-    assert await ledger.place(hold("4")) == Refused(Refusal.TOO_MANY_SHORTFALLS, 700, 0)
-    await fund(ledger, 1, "pay2")
-    assert await ledger.place(hold("4")) == Placed("ho_7f4", 100, 601, shortfalls=1)
+    assert await ledger.place(hold("4")) == Refused(Refusal.TOO_MANY_SHORTFALLS, 0, 0)
+    await fund(ledger, 101, "pay2")
+    assert await ledger.place(hold("4")) == Placed("ho_7f4", 100, 1, shortfalls=1)
 
 
 async def test_a_void_of_an_unknown_hold_refuses_its_late_place(ledger: RedisLedger) -> None:
@@ -314,7 +324,7 @@ async def test_a_hold_is_never_extended_above_its_ceiling(ledger: RedisLedger) -
 
 async def test_a_shortfall_that_grows_late_is_counted_once(ledger: RedisLedger) -> None:
     await fund(ledger, 100)
-    await ledger.place(hold())
+    await ledger.place(hold(ceiling=200))
     await ledger.checkpoint("ho_7f1", 120)
     assert await ledger.expire("ho_7f1", lease_gone=True) == Posted("expired", 100, 20, 0)
     assert await ledger.post("ho_7f1", 130, account=AGENT) == Posted("expired", 100, 30, 0)

@@ -157,7 +157,7 @@ def test_a_paused_budget_lends_an_open_hold_nothing_more() -> None:
 
 def test_a_late_post_counts_a_shortfall_only_once_and_says_which_counter_is_lost() -> None:
     model = funded(100)
-    model.place(asked("ho_7f1", AGENT, 100, 0, mask=5), worker="w", now_ms=0)
+    model.place(asked("ho_7f1", AGENT, 100, 100, mask=5), worker="w", now_ms=0)
     model.checkpoint("ho_7f1", 120, now_ms=1)
     assert model.expire("ho_7f1", now_ms=2) == Refused(Refusal.RENEWED, 0, 100)
     assert model.expire("ho_7f1", now_ms=40_000) == Posted("expired", 100, 20, 0)
@@ -257,9 +257,9 @@ def test_every_refusal_of_place_has_its_reason() -> None:
     assert reason(agents(scopes=(CLAIMS[1],))) is Refusal.LIMIT
     model.budgets["bu_1"] = Budget("bu_1", 5, "paused")
     assert reason(agents(scopes=(CLAIMS[1],))) is Refusal.PAUSED
-    model.place(agents(credit_id="p0"), worker="w", now_ms=0)
+    model.place(agents(credit_id="p0", floor=100, first=100, ceiling=101), worker="w", now_ms=0)
     assert reason(agents(ceiling=11)) is Refusal.FOREIGN
-    model.post("ho_7f1", 11, account=AGENT, now_ms=0)
+    model.post("ho_7f1", 101, account=AGENT, now_ms=0)
     assert reason(agents("ho_7f2")) is Refusal.TOO_MANY_SHORTFALLS
     credits.debit(model, "d", AGENT, 1_000, cause="chargeback", now_ms=0)
     assert reason(agents("ho_7f2")) is Refusal.DEBT

@@ -35,7 +35,8 @@ else
   -- No place ever asked for it, and none that comes late is the same: its `first` is -1.
   hold = {'posted', account_id, 0, -1, cost, 0, 0, 0, 0, account.rate, '', '', now, now, 0, now, now, {}, {}, '', '', cost}
 end
-local extra = math.max(math.min(cost, hold[CEILING]) - hold[POSTED], 0)
+local payable = math.min(cost, hold[CEILING])
+local extra = math.max(payable - hold[POSTED], 0)
 if extra > 0 then extra = math.min(extra, room_of(account, counters)) end
 take(account, hold[SPLIT], extra)
 local counted = hold[SHORTFALL] > 0
@@ -49,7 +50,7 @@ end
 
 journal(KEYS[4], kind, now, account_id, id, '-' .. digits(extra) .. ' 0 0 ' .. digits(extra) .. ' 0', more)
 save_account(KEYS[1], account)
-if hold[SHORTFALL] > 0 and not counted then
+if payable > hold[POSTED] and not counted then
   call('HSET', KEYS[1], 'shortfalls', digits(account.shortfalls + 1))
 end
 call('SET', KEYS[2], cmsgpack.pack(hold), 'PX', digits(retention))

@@ -51,7 +51,8 @@ local function settle(id, hold, account, counters, now, state, cost, outcome, re
   journal(KEYS[4], state, now, hold[ACCOUNT], id,
     digits(amount - posted) .. ' -' .. digits(amount) .. ' 0 ' .. digits(posted) .. ' 0', more)
   save_account(KEYS[1], account)
-  if cost > posted then call('HSET', KEYS[1], 'shortfalls', digits(account.shortfalls + 1)) end
+  -- Only what the payer could have been asked for counts against it: beyond the ceiling it is the upstream that erred.
+  if payable > posted then call('HSET', KEYS[1], 'shortfalls', digits(account.shortfalls + 1)) end
   call('SET', KEYS[2], cmsgpack.pack(hold), 'PX', digits(retention))
   call('ZREM', KEYS[3], id)
   for _, counter in ipairs(counters) do save_counter(counter) end
