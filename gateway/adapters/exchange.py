@@ -286,6 +286,12 @@ class Connection(asyncio.Protocol):
         if exchange is not None:
             exchange.finish(why)
 
+    def give_up_if_silent_since(self, instant_s: float) -> None:
+        """Break off an answer that has begun and of which nothing has come since. A paused one is ours to wait for."""
+        exchange = self.exchange
+        if exchange is not None and exchange.status and not self._paused and self.last_read < instant_s:
+            self._broken("the upstream stalled")
+
     def pause(self) -> None:
         if not self._paused and self.transport is not None and not self.transport.is_closing():
             self._paused = True

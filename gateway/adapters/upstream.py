@@ -16,6 +16,9 @@ from urllib.parse import urlsplit
 from gateway.adapters.exchange import Connection, Exchange
 from gateway.core.errors import UpstreamFailed, UpstreamTimeout
 
+# How often answers are looked through for those that stand still.
+WATCH_S = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTarget:
@@ -58,6 +61,7 @@ class UpstreamPool:
         self.loop = asyncio.get_running_loop()
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
+        self._watch: asyncio.TimerHandle | None = None
         self._tls = (tls or ssl.create_default_context()) if target.scheme == "https" else None
 
     async def open(self, head: bytes, body: bytes, upload: AsyncIterator[bytes] | None = None) -> Exchange:
@@ -136,7 +140,16 @@ class UpstreamPool:
         except OSError as error:
             raise UpstreamFailed(f"cannot connect to the upstream: {type(error).__name__}") from None
         self._open.add(connection)
+        if self._watch is None:
+            self._watch = self.loop.call_later(WATCH_S, self._give_up_silent)
         return connection
+
+    def _give_up_silent(self) -> None:
+        """No answer may stand still for ever, whoever reads it: a hold stands behind it."""
+        oldest_s = self.loop.time() - self.target.read_timeout_s
+        for connection in tuple(self._open):
+            connection.give_up_if_silent_since(oldest_s)
+        self._watch = self.loop.call_later(WATCH_S, self._give_up_silent) if self._open else None
 
     def give_back(self, connection: Connection) -> None:
         """An exchange is over and its connection can serve another."""
@@ -157,6 +170,9 @@ class UpstreamPool:
 
     def close(self) -> None:
         """Close every connection; exchanges that run fail."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         for connection in tuple(self._open):
             connection.abort()
         self._idle.clear()

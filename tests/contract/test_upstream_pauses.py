@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import pytest
+
 from gateway.adapters.exchange import Exchange
 from gateway.adapters.upstream import UpstreamPool, target_of
+from gateway.core.errors import UpstreamFailed
 
 ASK = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 ENDLESS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -17,7 +20,7 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 @asynccontextmanager
 async def serving(
-    script: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    script: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], **settings: float
 ) -> AsyncIterator[UpstreamPool]:
     """A pool over a server that plays a script, and is waited for."""
     done: list[asyncio.Event] = []
@@ -32,7 +35,7 @@ async def serving(
         over.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    pool = UpstreamPool(target_of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    pool = UpstreamPool(target_of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", **settings))
     try:
         yield pool
     finally:
@@ -90,3 +93,27 @@ async def test_a_pause_after_the_end_does_not_hold_up_the_connections_next_answe
         first.pause()
         third = await asyncio.wait_for(pool.open(ASK, b""), 5)
         assert await asyncio.wait_for(third.read_up_to(100), 5) == b"ok"
+
+
+async def test_an_answer_that_stands_still_is_broken_off_also_where_it_is_read_whole() -> None:
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+        await reader.read()
+        writer.close()
+
+    async with serving(stall, read_timeout_s=0.2) as pool:
+        exchange = await pool.open(ASK, b"")
+        with pytest.raises(UpstreamFailed, match="stalled"):
+            await asyncio.wait_for(exchange.read_up_to(100), 5)
+        assert pool.open_connections == 0
+
+
+async def test_an_answer_that_we_paused_ourselves_is_waited_for() -> None:
+    async with serving(_babble, read_timeout_s=0.1) as pool:
+        exchange = await pool.open(ASK, b"")
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        exchange.stream(lambda _: exchange.pause(), lambda: ended.set_result(None))
+        await asyncio.wait([ended], timeout=1.0)
+        assert not ended.done()
+        exchange.abort()
