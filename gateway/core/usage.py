@@ -84,6 +84,7 @@ class Usage(Struct, frozen=True, gc=False):
         return not (any(values[3:7]) or any(values[9:]))
 
 
+NO_USAGE = Usage()
 _ALWAYS = frozenset({"input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens"})
 _OCCASIONAL = tuple(name for name in Usage.__struct_fields__ if name not in _ALWAYS)
 _PLAIN = (
@@ -106,5 +107,5 @@ def added(one: Usage, other: Usage) -> Usage:
 
 
 _COUNTS = tuple(
-    field.name for field in fields(Usage) if field.name not in {"tool_calls", "service_tier", "reported_cost_picousd"}
+    name for name in Usage.__struct_fields__ if name not in {"tool_calls", "service_tier", "reported_cost_picousd"}
 )
