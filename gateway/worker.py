@@ -20,6 +20,7 @@ from gateway.app import Gateway, open_gateway
 from gateway.config import Config
 from gateway.config_reader import ConfigError
 from gateway.core.errors import Problem
+from gateway.web.head_limit import protocol_within
 
 # Streams that were cut must still be settled, and their clients told.
 SETTLE_S = 5.0
@@ -59,7 +60,7 @@ def _server(gateway: Gateway, config: Config) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             gateway.app,
-            http="httptools",
+            http=protocol_within(config.limits.header_most_bytes),
             ws="websockets-sansio",
             loop="none",
             lifespan="off",
@@ -70,7 +71,6 @@ def _server(gateway: Gateway, config: Config) -> uvicorn.Server:
             proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=int(config.limits.grace_s + SETTLE_S),
-            h11_max_incomplete_event_size=config.limits.header_most_bytes,
         )
     )
 

@@ -54,9 +54,9 @@ _GEMINI = re.compile(r"/models/([^/:]+(?:/[^/:]+)*)(?::|%3[Aa])([A-Za-z]+)$")
 # Lists of models, and one model of it: its name may have slashes.
 _LISTING = re.compile(r"/models(?:/[^/]+){0,4}$")
 _OLLAMA_LISTING = re.compile(r"/api/(?:tags|ps|version)$")
-# What could make an upstream read another path than the one we judged: dot segments, also between encoded slashes or before
-# a parameter, empty segments, encoded separators of a request line, and a percent sign that a second decoding would turn
-# into any of these. An encoded slash stays allowed: names of models have them.
+# What could make an upstream read another path than the one we judged: dot segments, also between encoded slashes or
+# before a parameter, empty segments, encoded separators of a request line, and a percent sign that a second decoding
+# would turn into any of these. An encoded slash stays allowed: names of models have them.
 _UNSAFE = re.compile(
     r"//|(?:/|%2[fF])\.{1,2}(?:/|%2[fF]|$)|%2[eE]|%25|%3[bB]|%5[cC]|%23|%3[fF]|%00|[\\?#;\s]|[^\x21-\x7e]"
 )
