@@ -2,13 +2,14 @@
 
 `RequestFacts` is all that admission, pricing and metering need to know of a request. The dialect modules
 (`core/dialects/<dialect>.py`) read it from the body; bounds are sound: what the upstream bills is never more.
-`RequestFacts` is never changed once made, but not frozen: a frozen one of so many fields takes 2.5 us to make, this 0.5
-us.
+`RequestFacts` is a structure of msgspec because one is made for every request: it costs a fifth of a dataclass.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from msgspec import Struct
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,7 @@ class RequestLimits:
     tool_calls_each: int = 10  # how often a priced server tool may run in a request that names no maximum
 
 
-@dataclass(slots=True, unsafe_hash=True)
-class RequestFacts:
+class RequestFacts(Struct, frozen=True, gc=False):
     """The facts of one request. `output_limit_tokens` is the largest of all limit fields, for one choice; None when the
     request names none. `shows_all`: every billed unit shows in the stream, so a hold below the ceiling is sound."""
 

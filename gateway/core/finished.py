@@ -6,13 +6,12 @@ field.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct
 
-from gateway.core.usage import Usage
+from gateway.core.usage import NO_USAGE, Usage
 
 
-@dataclass(slots=True)
-class Finished:
+class Finished(Struct, gc=False):
     """`reason`: why it was refused or ended early ("" when all went well). Amounts are in `unit`."""
 
     request_id: str
@@ -33,7 +32,7 @@ class Finished:
     shortfall: int = 0
     basis: str = ""
     cut: str | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     policy: str = ""  # digest of the policies in force
     duration_s: float = 0.0
     upstream_s: float = 0.0  # until the upstream's head; 0 where none was asked

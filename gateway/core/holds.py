@@ -3,14 +3,15 @@
 Ids carry their partition as two hex digits after the prefix (`ho_7f...`), so that nothing needs a look-up to be routed.
 All amounts are integers in the account's unit.
 
-What the hot path makes for every request is never changed once made, but not frozen: a frozen dataclass of fifteen
-fields takes 4 us to make, this one 0.5 us.
+What the hot path makes for every request is a structure of msgspec: it costs a fifth of a dataclass.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct
 
 from gateway.core.money import Rate, Unit
 
@@ -37,8 +38,7 @@ class ScopeClaim:
     window_ends_at_ms: int | None = None
 
 
-@dataclass(slots=True, unsafe_hash=True)
-class PlaceHold:
+class PlaceHold(Struct, frozen=True, gc=False):
     """Reserve the most there is between `floor` and `ceiling`. `first` is how much to reserve when more than the floor
     is there but the work can be extended later (streams); equal to `ceiling` otherwise. Never above `ceiling`, which
     also is the greatest amount that `extend_to` and `post` will ever take. `credit_id`: the payment hash (hex) that
@@ -109,8 +109,7 @@ class Refused:
     limit: LimitHit | None = None
 
 
-@dataclass(slots=True, unsafe_hash=True)
-class Placed:
+class Placed(Struct, frozen=True, gc=False):
     """An open hold. `granted` is what it reserves; `available` is what the account has left besides. `replayed`: this
     id was placed before, and this is its state."""
 
@@ -122,23 +121,20 @@ class Placed:
     shortfalls: int = 0  # what the account's shortfalls count: raises this payer's safety margin
 
 
-@dataclass(slots=True, unsafe_hash=True)
-class Extended:
+class Extended(Struct, frozen=True, gc=False):
     """`granted` is the total now reserved: at most what was asked, at least what it was before."""
 
     granted: int
     available: int
 
 
-@dataclass(slots=True, unsafe_hash=True)
-class Renewed:
+class Renewed(Struct, frozen=True, gc=False):
     """A checkpoint was written and the hold renewed."""
 
     earned: int
 
 
-@dataclass(slots=True, unsafe_hash=True)
-class Posted:
+class Posted(Struct, frozen=True, gc=False):
     """A resolved hold. `state`: posted, voided or expired. `shortfall` is what the house pays. `pockets` says what came
     from where; it is empty for an account of one pocket (agents, envelopes)."""
 

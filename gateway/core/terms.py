@@ -7,8 +7,10 @@ that its hold bought never costs more than was reserved.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from gateway.core.facts import RequestFacts
 from gateway.core.money import GREATEST_AMOUNT, Rate, Unit, amount_of, picousd_bought

@@ -7,16 +7,19 @@ where the fault is ours. A valid, paid credential is never answered with 402 for
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from gateway.core.call import Call
 from gateway.core.challenges import asked_deposit
 from gateway.core.credentials import AppKey, Credential, L402Credential, Malformed, NoCredential
+from gateway.core.dialects import gemini
 from gateway.core.errors import Forbidden, InvalidKey, InvalidRequest, MethodNotAllowed, NotFound
 from gateway.core.facts import RequestFacts
 from gateway.core.headers import speaks
 from gateway.core.multipart import upload_request
-from gateway.core.operations import FREE_OPERATIONS, Operation
+from gateway.core.operations import FREE_OPERATIONS, Dialect, Operation
 from gateway.core.price_cards import PriceCard
 from gateway.core.prices import bills, flat_card, steps
 from gateway.core.requests import read_request
@@ -115,6 +118,8 @@ class Admission:
 
     def _read(self, call: Call, match: Match) -> RequestFacts:
         limits = self.policies.request_limits
+        if call.query and match.dialect is Dialect.GEMINI:
+            gemini.check_query(call.query)
         if call.form is None:
             return read_request(match.operation, call.body, path_model=match.path_model, limits=limits)
         return upload_request(

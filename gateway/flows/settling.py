@@ -6,8 +6,7 @@ void that cannot be written needs no spool: the sweeper expires the hold at its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import msgspec
 
@@ -15,7 +14,7 @@ from gateway.core.errors import Unavailable
 from gateway.core.holds import Refused
 from gateway.core.money import Unit
 from gateway.core.terms import Terms
-from gateway.core.usage import Basis, Usage
+from gateway.core.usage import NO_USAGE, Basis, Usage
 from gateway.ports import Ledger, Spool
 
 
@@ -32,7 +31,7 @@ class Work:
     renewed_at_s: float = 0.0  # loop time of the last acknowledged renewal, the placing to begin with
     resolved: bool = False
     state: str = "open"
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     basis: Basis = Basis.ESTIMATED
     cut: str | None = None
     cost: int = 0
@@ -95,9 +94,9 @@ class Settler:
 
 def outcome_json(work: Work) -> bytes:
     """What `GET /api/requests/{id}` tells of a resolved hold, kept with the hold."""
-    outcome: dict[str, Any] = {"usage": work.usage.as_members(), "basis": work.basis.value}
+    more = b""
     if work.cut is not None:
-        outcome["cut"] = work.cut
+        more += b',"cut":' + msgspec.json.encode(work.cut)
     if work.model:
-        outcome["model"] = work.model
-    return msgspec.json.encode(outcome)
+        more += b',"model":' + msgspec.json.encode(work.model)
+    return b'{"usage":%b,"basis":"%b"%b}' % (work.usage.as_json(), work.basis.encode(), more)

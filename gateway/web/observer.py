@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from gateway.core.call import Call
 from gateway.core.finished import Finished
 from gateway.flows.proxying import Trace
+from gateway.flows.settling import Work
 
 
 class RequestObserver:
@@ -22,23 +23,32 @@ class RequestObserver:
 
     def finished(self, call: Call, trace: Trace) -> None:
         """One request is over, however it ended."""
-        request = Finished(
-            call.request_id, call.method, status=trace.status, reason=trace.reason, policy=self._policy(),
-            duration_s=self._now_s() - call.started_s, upstream_s=trace.upstream_s, first_byte_s=trace.first_byte_s,
-        )  # fmt: skip
+        duration_s = self._now_s() - call.started_s
         admitted = trace.admitted
-        if admitted is not None:
-            match = admitted.match
-            request.route, request.upstream = match.route.path, match.upstream_name
-            request.dialect, request.operation = match.dialect.value, match.operation.value
-            request.model = admitted.facts.model
-            work = admitted.work
+        if admitted is None:
+            request = Finished(
+                call.request_id, call.method, status=trace.status, reason=trace.reason, policy=self._policy(),
+                duration_s=duration_s, upstream_s=trace.upstream_s, first_byte_s=trace.first_byte_s,
+            )  # fmt: skip
+        else:
+            match, work = admitted.match, admitted.work
+            request = Finished(
+                call.request_id, call.method, match.route.path, match.upstream_name, match.dialect, match.operation,
+                admitted.facts.model, trace.status, trace.reason, policy=self._policy(), duration_s=duration_s,
+                upstream_s=trace.upstream_s, first_byte_s=trace.first_byte_s,
+            )  # fmt: skip
             if work is not None:
-                request.account, request.hold, request.unit = work.account, work.hold_id, work.unit.value
-                request.state = work.state if work.acknowledged or not work.resolved else "spooled"
-                request.amount, request.held, request.shortfall = work.cost, work.granted, work.shortfall
-                request.basis, request.cut, request.usage = work.basis.value, work.cut, work.usage
-                request.acknowledged = work.acknowledged
-                request.model = work.model or request.model
+                _settle(request, work)
         for sink in self._sinks:
             sink(request)
+
+
+def _settle(request: Finished, work: Work) -> None:
+    """What the money did."""
+    request.account, request.hold, request.unit = work.account, work.hold_id, work.terms.unit
+    request.state = work.state if work.acknowledged or not work.resolved else "spooled"
+    request.amount, request.held, request.shortfall = work.cost, work.granted, work.shortfall
+    request.basis, request.cut, request.usage = work.basis, work.cut, work.usage
+    request.acknowledged = work.acknowledged
+    if work.model:
+        request.model = work.model

@@ -257,7 +257,7 @@ def requests(draw: st.DrawFn) -> tuple[PriceCard, RequestFacts, Usage]:
 
 
 def _members(facts: RequestFacts) -> dict[str, Any]:
-    return {name: getattr(facts, name) for name in facts.__dataclass_fields__}
+    return {name: getattr(facts, name) for name in facts.__struct_fields__}
 
 
 @settings(max_examples=400, deadline=None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
@@ -22,6 +21,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec import structs
 from servers import flush
 
 from gateway.adapters.redis import keys
@@ -152,7 +152,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """The very same hold, or one that differs in one thing."""
         asked = [hold.request for hold in self.model.holds.values() if hold.request is not None]
         if asked:
-            hold = replace(asked[number % len(asked)], **change)
+            hold = structs.replace(asked[number % len(asked)], **change)
             expected = self.model.place(hold, worker="w1", now_ms=self.now_ms())
             assert self.run(self.workers[worker].place(hold)) == expected
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.core.answers.figures import Members, figure, listed, member, part, string
 from gateway.core.answers.grammar import MOST_LARGE_EVENT_BYTES, NOTHING, Grammar, Sign, Tally, index_of

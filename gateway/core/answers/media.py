@@ -7,9 +7,9 @@ events; their usage comes with the finished one. Speech is bytes of sound, or ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.core.answers import openai
 from gateway.core.answers.figures import Members, listed, member, milliseconds, string

@@ -11,7 +11,7 @@ were cut.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gateway.core.answers.framing import Framing
 from gateway.core.answers.gauge import Gauge

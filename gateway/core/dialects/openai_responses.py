@@ -8,10 +8,10 @@ stream shows, so those are held whole.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import msgspec
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from gateway.core.dialects import reading
 from gateway.core.dialects.openai_chat import ORDINARY_TIERS, SERVICE_TIERS, media_tokens
