@@ -2,7 +2,7 @@
 
 SIGTERM: no new requests; running streams go on for the grace period, then are cut and settled; then the process ends.
 SIGHUP: the policies are read again, as one object or not at all. A worker whose supervisor has gone ends like on
-SIGTERM.
+SIGTERM; a gateway that a person started stays when their shell goes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ GC_THRESHOLD = (50_000, 20, 50)
 _ORPHAN_CHECK_S = 1.0
 
 
-async def serve_worker(config: Config, listener: socket.socket, number: int) -> int:
-    """Serve on the socket until told to stop. Exit code 1 when the parts cannot be started."""
+async def serve_worker(config: Config, listener: socket.socket, number: int, *, parent_pid: int | None = None) -> int:
+    """Serve on the socket until told to stop, or until `parent_pid` has gone. Exit code 1 when the parts cannot be
+    started."""
     try:
         async with open_gateway(config, worker_number=number) as gateway:
             gc.collect()
@@ -42,7 +43,7 @@ async def serve_worker(config: Config, listener: socket.socket, number: int) -> 
             tasks = [
                 asyncio.ensure_future(_reload_policies(gateway, reload)),
                 asyncio.ensure_future(_drain(gateway, server, config.limits.grace_s)),
-                asyncio.ensure_future(_watch_parent(server)),
+                asyncio.ensure_future(_watch_parent(server, parent_pid)),
             ]
             try:
                 await server.serve(sockets=[listener])
@@ -91,8 +92,10 @@ async def _reload_policies(gateway: Gateway, reload: asyncio.Event) -> None:
         print(f"farebox: {await gateway.reload_policies()}", file=sys.stderr, flush=True)
 
 
-async def _watch_parent(server: uvicorn.Server) -> None:
-    parent = os.getppid()
-    while os.getppid() == parent:
+async def _watch_parent(server: uvicorn.Server, parent_pid: int | None) -> None:
+    """The parent is told, not asked for: it may have gone before we could ask."""
+    if parent_pid is None:
+        return
+    while os.getppid() == parent_pid:
         await asyncio.sleep(_ORPHAN_CHECK_S)
     server.should_exit = True

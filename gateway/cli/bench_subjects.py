@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,6 +119,7 @@ def farebox(name: str, *, always: bool = False, metered: bool = True) -> Callabl
         path = write_private(home / "farebox.yaml", yaml.safe_dump(config, sort_keys=False))
         port = free_port()
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(path), "--port", str(port)]
+        command += ["--ends-with", str(os.getpid())]
         with process(command, home / "farebox.log") as started:
             url = f"http://127.0.0.1:{port}/health/ready"
             until(lambda: answers(url), started, name, home / "farebox.log")

@@ -119,6 +119,7 @@ def _parts(data_dir: Path) -> Iterator[dict[str, Any]]:
 @contextmanager
 def _gateway(config: Path, port: int, base_url: str, log: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "gateway", "serve", "--config", str(config), "--port", str(port)]
+    command += ["--ends-with", str(os.getpid())]
     with (
         log.open("ab") as output,
         subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True) as process,

@@ -204,6 +204,7 @@ def start_stack(
     config.write_text(yaml.safe_dump(_config(directory, parts, policies or {}, upstream or {}, overrides)))
     port = free_port()
     command = [sys.executable, "-m", "gateway", "serve", "--config", str(config), "--port", str(port)]
+    command += ["--ends-with", str(os.getpid())]
     command += ["--workers", str(workers)]
     log = directory / "gateway.log"
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
