@@ -23,6 +23,7 @@ import httpx
 import msgspec
 import yaml
 
+from gateway.adapters.genai_book import default_book
 from gateway.cli.demo_story import tell_story
 
 READY_S = 60.0
@@ -164,20 +165,9 @@ def _free_port() -> int:
 
 def _write_config(data_dir: Path, parts: dict[str, Any]) -> Path:
     """What an operator would write, over the simulated parts."""
-    upstream = parts["upstream_url"]
     config = {
         "data_dir": str(data_dir),
-        "upstreams": {
-            "openai": {"dialect": "openai", "base_url": f"{upstream}/openai/v1", "api_key": "sk-demo-upstream"},
-            "anthropic": {
-                "dialect": "anthropic",
-                "base_url": f"{upstream}/anthropic",
-                "api_key": "sk-ant-demo-upstream",
-            },
-            "gemini": {"dialect": "gemini", "base_url": f"{upstream}/gemini", "api_key": "demo-upstream"},
-            "ollama": {"dialect": "ollama", "base_url": f"{upstream}/ollama", "provider": "ollama"},
-            "tools": {"dialect": "raw", "base_url": f"{upstream}/raw"},
-        },
+        "upstreams": _upstreams(parts["upstream_url"]),
         "routes": [
             {"path": "/raw/*", "methods": ["GET", "POST"], "upstream": "tools", "price": {"usd_per_call": "0.001"}}
         ],
@@ -189,3 +179,27 @@ def _write_config(data_dir: Path, parts: dict[str, Any]) -> Path:
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         yaml.safe_dump(config, file, sort_keys=False)
     return path
+
+
+# Who makes models stands before who only serves those of others: a model that several sell goes to the first.
+_MAKERS = ("cohere", "deepseek", "meta", "minimax", "mistral", "moonshotai", "perplexity", "voyageai", "x-ai", "zai")
+
+
+def _upstreams(url: str) -> dict[str, dict[str, str]]:
+    """One upstream for every provider of the price book, in its own dialect, and two that bring their own prices."""
+    upstreams = {
+        "openai": {"dialect": "openai", "base_url": f"{url}/openai/v1", "api_key": "sk-demo-upstream"},
+        "anthropic": {"dialect": "anthropic", "base_url": f"{url}/anthropic", "api_key": "sk-ant-demo-upstream"},
+        "gemini": {"dialect": "gemini", "base_url": f"{url}/gemini", "api_key": "demo-upstream"},
+        "ollama": {"dialect": "ollama", "base_url": f"{url}/ollama", "provider": "ollama"},
+        "tools": {"dialect": "raw", "base_url": f"{url}/raw"},
+    }
+    others = sorted({each.provider for each in default_book()} - {"openai", "anthropic", "google"})
+    for provider in sorted(others, key=lambda name: name not in _MAKERS):
+        upstreams[provider] = {
+            "dialect": "openai",
+            "base_url": f"{url}/{provider}/v1",
+            "api_key": f"sk-demo-{provider}",
+            "provider": provider,
+        }
+    return upstreams
