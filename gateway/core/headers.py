@@ -6,10 +6,15 @@ hop-by-hop and what would let an upstream act on the origin that the dashboard s
 
 from __future__ import annotations
 
+import re
+
 from gateway.core.credentials import CREDENTIAL_HEADERS
+from gateway.core.errors import InvalidRequest
 from gateway.core.operations import Dialect
 
 Headers = list[tuple[bytes, bytes]]
+
+_CHARSET = re.compile(rb';[ \t]*charset="?([^";, \t]+)"?[ \t]*(?:;|$)')
 
 HOP_BY_HOP = frozenset(
     {
@@ -30,7 +35,12 @@ NOT_UP = (
         b"x-bolthub-credit",
         b"x-real-ip",
     }
-)
+    | {
+        # Ask the upstream to read another request than ours, or to answer without its usage or in another form.
+        b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-goog-fieldmask",
+        b"x-goog-encode-response-if-executable",
+    }
+)  # fmt: skip
 NOT_DOWN = HOP_BY_HOP | {
     b"set-cookie", b"set-cookie2", b"clear-site-data", b"service-worker-allowed", b"content-security-policy",
     b"x-content-type-options", b"www-authenticate", b"alt-svc", b"strict-transport-security",
@@ -84,6 +94,22 @@ def header_value(headers: Headers, name: bytes) -> bytes | None:
         if candidate == name:
             return value
     return None
+
+
+def content_type_of(headers: Headers) -> bytes:
+    """The type of a body that is read here, in lower case. Refused is what could make the upstream read other words in
+    the same bytes: two types, or JSON in another encoding than UTF-8."""
+    found = b""
+    for name, value in headers:
+        if name == b"content-type":
+            if found:
+                raise InvalidRequest("content-type: given twice", param="content-type")
+            found = value.lower()
+    if b"charset" in found:
+        charset = _CHARSET.search(found)
+        if charset is None or charset[1] not in (b"utf-8", b"utf8"):
+            raise InvalidRequest("content-type: bodies are read as UTF-8", param="content-type")
+    return found
 
 
 def speaks(headers: Headers) -> Dialect:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from gateway.core.dialects import anthropic, gemini, ollama, openai_chat, openai_media, openai_responses, reading
+from gateway.core.errors import InvalidRequest
 from gateway.core.facts import RequestFacts, RequestLimits
 from gateway.core.operations import Operation
 
@@ -43,6 +44,11 @@ def _unread(body: bytes, path_model: str | None, _limits: RequestLimits) -> Requ
     return RequestFacts(path_model or "", input_bound_tokens=len(body), limit_can_be_spliced=False)
 
 
+def _form_only(_body: bytes, _path_model: str | None, _limits: RequestLimits) -> RequestFacts:
+    """JSON would only name the recording, and nobody could bound how long it is."""
+    raise InvalidRequest("content-type: a recording is uploaded as multipart/form-data", param="content-type")
+
+
 _READERS: Mapping[Operation, Callable[[bytes, str | None, RequestLimits], RequestFacts]] = {
     Operation.CHAT: openai_chat.read_chat,
     Operation.COMPLETIONS: openai_chat.read_chat,
@@ -52,7 +58,7 @@ _READERS: Mapping[Operation, Callable[[bytes, str | None, RequestLimits], Reques
     Operation.EMBEDDINGS: openai_media.read_embeddings,
     Operation.IMAGES_GENERATIONS: openai_media.read_images,
     Operation.IMAGES_EDITS: openai_media.read_images,
-    Operation.TRANSCRIPTIONS: reading.read_model_only,
+    Operation.TRANSCRIPTIONS: _form_only,
     Operation.SPEECH: openai_media.read_speech,
     Operation.REALTIME: _realtime,
     Operation.MESSAGES: anthropic.read_messages,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from gateway.core.call import Call
 from gateway.core.credentials import Malformed, NoCredential, parse_credential
 from gateway.core.errors import Problem, TooLarge, Unavailable
-from gateway.core.headers import Headers, header_value
+from gateway.core.headers import Headers, content_type_of, header_value
 from gateway.core.multipart import MultipartFields, boundary_of
 from gateway.flows.proxying import Relay, Trace
 from gateway.ports import System
@@ -65,7 +65,7 @@ class Proxy:
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
-        headers: Headers = scope["headers"]
+        headers: Headers = scope["headers"].copy()  # the server adds trailers to its own list
         tail = self._system.token_hex(13)
         call = Call(
             method=scope["method"],
@@ -101,14 +101,15 @@ class Proxy:
         if self.open_requests > self._limits.open_requests_most:
             raise Unavailable("too many requests are open", code="overloaded", retry_after_s=1)
         credential = parse_credential(call.headers, call.query)
-        content_type = header_value(call.headers, b"content-type") or b""
         if self._relay.is_raw(call):
             if not isinstance(credential, NoCredential | Malformed):  # who must pay first, sends the body later
                 await self._begin_raw(call, receive)
-        elif content_type.startswith(b"multipart/form-data"):
-            await self._begin_upload(call, receive, content_type)
         elif call.method not in _BODILESS:
-            call.body = await read_body(receive, self._limits.body_most_bytes)
+            content_type = content_type_of(call.headers)
+            if content_type.startswith(b"multipart/form-data"):
+                await self._begin_upload(call, receive, header_value(call.headers, b"content-type") or b"")
+            else:
+                call.body = await read_body(receive, self._limits.body_most_bytes)
         await self._relay.serve(call, credential, outlet, trace)
 
     async def _begin_upload(self, call: Call, receive: Receive, content_type: bytes) -> None:

@@ -8,6 +8,7 @@ affair.
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import UNSET, Struct, field
@@ -51,6 +52,7 @@ _NAMES = {
 }  # fmt: skip
 _FILES = (b"filedata", b"file_data", b"fileuri", b"file_uri")
 _INLINE = (b"inlinedata", b"inline_data")
+_UNREADABLE = frozenset({b"fields", b"callback", b"upload_protocol", b"uploadType"})
 _DECODER = msgspec.json.Decoder(_Request)
 _scan = reading.NameScan(_NAMES, [name.decode() for name in (*_FILES[:2], *_INLINE)])
 _COMMON = frozenset({b"generationconfig", b"maxoutputtokens"})
@@ -94,6 +96,18 @@ def read_generate(body: bytes, path_model: str | None, limits: RequestLimits, *,
         model, stream, limit, choices, fees.input_tokens(bound, tools), input_audio_bound_tokens=audio_bound,
         shows_all=shows_all, service_tier=tier, tools=tools, audio_output=audio, image_output=image,
     )  # fmt: skip
+
+
+def check_query(query: bytes) -> None:
+    """Refuses what would make the answer leave its usage out or come in a form that nobody reads: other formats, masks
+    of fields, and the system parameters that Google's servers take under `$`."""
+    for part in query.split(b"&") if query else ():
+        name, _, value = (unquote_to_bytes(half) for half in part.partition(b"="))
+        if name in (b"alt", b"$alt"):
+            if value not in (b"sse", b"json"):
+                refuse("alt: json or sse", "alt")
+        elif name.startswith(b"$") or name in _UNREADABLE:
+            refuse("this parameter changes the form of the answer; leave it out", name.decode("latin-1")[:40])
 
 
 def _either(value: Any, other: Any, name: str) -> Any:
