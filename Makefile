@@ -13,8 +13,8 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	@touch $(READY)
 
-demo: $(READY)  ## an agent's conversation on embedded parts; ONCE=1 ends by itself
-	$(BIN)/farebox demo $(if $(ONCE),--once)
+demo: $(READY)  ## an agent's conversation on embedded parts; ONCE=1 ends by itself, PORT=... listens elsewhere
+	$(BIN)/farebox demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest

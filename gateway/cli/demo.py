@@ -77,9 +77,9 @@ def running_demo(data_dir: Path, port: int) -> Iterator[dict[str, Any]]:
     """All parts, up; gives the contents of `demo.json`. Errors: DemoError."""
     data_dir = data_dir.absolute()
     data_dir.mkdir(parents=True, exist_ok=True)
+    port = _free_port(port)
     with ExitStack() as stack:
         parts = stack.enter_context(_parts(data_dir))
-        port = port or _free_port()
         config = _write_config(data_dir, parts)
         base_url = f"http://127.0.0.1:{port}"
         stack.enter_context(_gateway(config, port, base_url, data_dir / "gateway.log"))
@@ -158,9 +158,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def _free_port(port: int) -> int:
+    """This port, or any for 0. Whoever serves there already would be taken for our own gateway. Errors: DemoError."""
+    try:
+        with socket.create_server(("127.0.0.1", port)) as listener:
+            return int(listener.getsockname()[1])
+    except OSError as error:
+        raise DemoError(f"port {port} is taken ({error.strerror}); choose another one with --port") from None
 
 
 def _write_config(data_dir: Path, parts: dict[str, Any]) -> Path:
