@@ -7,9 +7,9 @@ and keeps its connections to the upstream. A subject that cannot be had here is 
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
