@@ -21,6 +21,7 @@ from gateway.adapters.metrics import Metrics
 from gateway.adapters.system import Machine
 from gateway.adapters.tokens import Vocabularies
 from gateway.adapters.upstream import target_of
+from gateway.adapters.upstream_socket import UpstreamSocketSet
 from gateway.adapters.upstreams import UpstreamSet, UpstreamSettings
 from gateway.agents_assembly import open_agents
 from gateway.background import Background
@@ -29,6 +30,7 @@ from gateway.core.headers import Headers, key_header
 from gateway.flows.admission import Admission
 from gateway.flows.counting import Counting
 from gateway.flows.proxying import Relay, RelaySettings
+from gateway.flows.realtime import RealtimeRelay
 from gateway.flows.renewing import Renewals
 from gateway.flows.settling import Settler
 from gateway.flows.streams import OpenStreams
@@ -39,6 +41,7 @@ from gateway.store_assembly import open_store
 from gateway.web.addresses import Addresses
 from gateway.web.observer import RequestObserver
 from gateway.web.proxy import EdgeLimits, Proxy
+from gateway.web.realtime import RealtimeEdge
 from gateway.web.site import own_site
 
 ASGIApp = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
@@ -101,35 +104,55 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             system=system,
             upload_most_bytes=config.limits.upload_most_bytes,
         )
-        upstreams = UpstreamSet({name: _settings(each) for name, each in config.upstreams.items()})
+        targets = {name: _settings(each) for name, each in config.upstreams.items()}
+        upstreams = UpstreamSet(targets)
         stack.callback(upstreams.close)
+        sockets = UpstreamSocketSet(targets)
+        stack.push_async_callback(sockets.close)
         streams = OpenStreams(stalled_reader_s=config.limits.stalled_reader_s)
         background.run("streams", streams.run)
         renewals = Renewals(store.ledger, lifetime_s=policies.hold.hold_lifetime_s)
         background.run("renewals", renewals.run)
+        settler = Settler(store.ledger, store.spool)
         relay = Relay(
             admission=admission,
             upstreams=upstreams,
             ledger=store.ledger,
-            settler=Settler(store.ledger, store.spool),
+            settler=settler,
             counting=counting,
             streams=streams,
             renewals=renewals,
             settings=_relay_settings(config),
         )
         addresses = Addresses(config.trusted_proxies)
+        observer = RequestObserver(
+            (metrics.finished, access_log.finished),
+            now_s=asyncio.get_running_loop().time,
+            policy=lambda: current[0].digest,
+        )
         proxy = Proxy(
             relay,
             system=system,
             addresses=addresses,
-            observer=RequestObserver(
-                (metrics.finished, access_log.finished),
-                now_s=asyncio.get_running_loop().time,
-                policy=lambda: current[0].digest,
-            ),
+            observer=observer,
             limits=_edge_limits(config),
         )
         _gauges(metrics, streams, proxy)
+        realtime = RealtimeEdge(
+            RealtimeRelay(
+                admission=admission,
+                sockets=sockets,
+                ledger=store.ledger,
+                settler=settler,
+                counting=counting,
+                streams=streams,
+            ),
+            system=system,
+            addresses=addresses,
+            observer=observer,
+            doors=proxy,
+            most=config.limits.open_requests_most,
+        )
 
         def apply(fresh: Any) -> None:
             current[0] = admission.policies = fresh
@@ -147,7 +170,7 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             )
         )
         stack.push_async_callback(background.close)
-        yield Gateway(_dispatch(site, proxy), config, proxy, admission, streams, apply)
+        yield Gateway(_dispatch(site, proxy, realtime), config, proxy, admission, streams, apply)
 
 
 def _open_metrics(stack: AsyncExitStack, data_dir: Path, background: Background) -> Metrics:
@@ -197,7 +220,7 @@ def _edge_limits(config: Config) -> EdgeLimits:
     )
 
 
-def _dispatch(site: Starlette, proxy: Proxy) -> ASGIApp:
+def _dispatch(site: Starlette, proxy: Proxy, realtime: RealtimeEdge) -> ASGIApp:
     """Our own paths to the site, all others to the relay. `/api/chat` and `/api/generate` are Ollama's."""
     own = frozenset(
         {"l402", "health", "metrics", "openapi.json", ".well-known", "api", "admin", "hooks", "dashboard", "console"}
@@ -206,8 +229,12 @@ def _dispatch(site: Starlette, proxy: Proxy) -> ASGIApp:
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         path: str = scope["path"]
-        if scope["type"] == "http" and (path[1:].partition("/")[0] not in own or path in relayed):
+        if path[1:].partition("/")[0] in own and path not in relayed:
+            await site(scope, receive, send)
+        elif scope["type"] == "http":
             await proxy(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await realtime(scope, receive, send)
         else:
             await site(scope, receive, send)
 

@@ -170,6 +170,37 @@ class Upstreams(Protocol):
     async def open(self, request: UpstreamRequest) -> Answer: ...
 
 
+@dataclass(slots=True)
+class SocketRequest:
+    """A WebSocket to open. `headers` are the client's that may pass; the adapter adds the handshake's and our own."""
+
+    upstream: str
+    path: str
+    query: bytes
+    headers: Headers
+    subprotocols: tuple[str, ...] = ()
+
+
+class UpstreamSocket(Protocol):
+    """An open WebSocket. `receive` gives None at its end; then `close_code` (None: it broke off) and `close_reason`
+    stand. `send` waits while the upstream takes nothing, and does nothing once it has gone. `abort` closes at once."""
+
+    subprotocol: str | None
+    headers: Headers
+    close_code: int | None
+    close_reason: str
+
+    async def receive(self) -> str | bytes | None: ...
+    async def send(self, frame: str | bytes) -> None: ...
+    def abort(self) -> None: ...
+
+
+class UpstreamSockets(Protocol):
+    """WebSockets of the configured upstreams. Raises UpstreamFailed or UpstreamTimeout when it cannot be opened."""
+
+    async def open(self, request: SocketRequest) -> UpstreamSocket: ...
+
+
 class TokenMint(Protocol):
     """Makes and checks tokens; pure computation. `memo_keys`: newest first; the newest writes, all of them read."""
 

@@ -25,6 +25,7 @@ class Call:
     body: bytes = b""
     upload: AsyncIterator[bytes] | None = None
     upload_bytes: int = 0
+    model: str | None = None  # the model that the query names, of a realtime session
     form: MultipartFields | None = None  # the small fields of an upload, as far as they were read
 
     def belong_to(self, partition: str) -> None:

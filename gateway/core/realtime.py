@@ -74,13 +74,16 @@ class RealtimeMeter:
         response_tokens: int,
         counter: TextCounter,
         card_of: Callable[[str], PriceCard | None],
+        follows_model: bool = True,
     ) -> None:
+        """`follows_model`: the price is that of the model which serves, not one that the route fixes."""
         self.usage = Usage()
         self.basis = Basis.REPORTED
         self.earned = 0
         self.model = ""
         self._facts, self._card, self._limits = facts, card, limits
         self._response_tokens, self._counter, self._card_of = response_tokens, counter, card_of
+        self._follows_model = follows_model
         self._settings = SessionSettings(model=facts.model)
         self._asked_settings: SessionSettings | None = None
         self._updates = 0  # session.update events that were not answered yet
@@ -95,6 +98,11 @@ class RealtimeMeter:
     def settings(self) -> SessionSettings:
         """What may hold now."""
         return self._settings if self._asked_settings is None else self._settings.dearer(self._asked_settings)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a response runs or was asked for."""
+        return bool(self._asked or self._running)
 
     @property
     def is_crowded(self) -> bool:
@@ -130,7 +138,7 @@ class RealtimeMeter:
         """Whether the upstream may begin a response because of this event."""
         if event.type == "response.create":
             return True
-        return event.type in _BEGIN_BY_SOUND and self.settings.detects_turns and not (self._running or self._asked)
+        return event.type in _BEGIN_BY_SOUND and self.settings.detects_turns and not self.is_busy
 
     @property
     def answers_silence(self) -> bool:
@@ -214,10 +222,11 @@ class RealtimeMeter:
         if event.type == "session.updated":
             self._update_answered()
         served = self._settings.model
-        if served is not None and served not in (self._card.model, self._facts.model, self.model):
-            card = self._card_of(served)
-            if card is not None and not self._card.flat:
-                self._card, self.model = card, served
+        if served is None or not self._follows_model or served in (self._facts.model, self.model):
+            return
+        card = self._card_of(served)
+        if card is not None:
+            self._card, self.model = card, served
 
     def _update_answered(self) -> None:
         self._updates = max(self._updates - 1, 0)

@@ -64,11 +64,11 @@ class Admission:
     async def admit(self, call: Call, credential: Credential) -> Admitted:
         """Admit a request, its money reserved. Errors: Problem; nothing is reserved then."""
         deposit = asked_deposit(call.headers)
-        unpaid = isinstance(credential, NoCredential | Malformed)
         try:
             admitted = self._facts(call, self._match(call))
         except (InvalidRequest, MethodNotAllowed):
             # Somebody who only buys credit sends no real request: the path is enough.
+            unpaid = isinstance(credential, NoCredential | Malformed)
             if unpaid and (deposit is not None or not call.body) and call.upload is None:
                 raise await self._agents.challenge(call, credential, deposit) from None
             raise
@@ -102,9 +102,9 @@ class Admission:
         facts = self._read(call, match)
         if match.operation in FREE_OPERATIONS:
             return Admitted(match, facts, None, match.provider)
-        unknown = NotFound(f"the model {facts.model!r} is not served here", code="unknown_model", param="model")
-        for each in (match, *match.others):
-            if not each.route.takes(facts.model):
+        unknown: NotFound | None = None
+        for each in (match, *match.others) if match.others else (match,):
+            if each.route.models and not each.route.takes(facts.model):
                 continue
             try:
                 card = self._card(each, facts)
@@ -114,14 +114,14 @@ class Admission:
             if facts.shows_all and steps(card, facts):
                 facts = replace(facts, shows_all=False)
             return Admitted(each, facts, card, each.provider)
-        raise unknown
+        raise unknown or NotFound(f"the model {facts.model!r} is not served here", code="unknown_model", param="model")
 
     def _read(self, call: Call, match: Match) -> RequestFacts:
         limits = self.policies.request_limits
         if call.query and match.dialect is Dialect.GEMINI:
             gemini.check_query(call.query)
         if call.form is None:
-            return read_request(match.operation, call.body, path_model=match.path_model, limits=limits)
+            return read_request(match.operation, call.body, path_model=match.path_model or call.model, limits=limits)
         return upload_request(
             match.operation,
             call.form,
@@ -149,10 +149,14 @@ class Admission:
         model changes nothing."""
         if admitted.match.route.price is not None:
             return None
-        card = self.policies.price_book.card(admitted.provider or "", served, self._system.now_s())
+        card = self.card_of(admitted, served)
         if card is None or not bills(card, admitted.facts):
             return None
         return terms if card.model == terms.card.model else terms.with_card(card)
+
+    def card_of(self, admitted: Admitted, model: str) -> PriceCard | None:
+        """The prices of another model that takes part in the request; None where the book does not know it."""
+        return self.policies.price_book.card(admitted.provider or "", model, self._system.now_s())
 
     def _context(self, call: Call, admitted: Admitted) -> RequestContext:
         match = admitted.match

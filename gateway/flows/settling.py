@@ -52,13 +52,16 @@ class Settler:
         self._ledger = ledger
         self._spool = spool
 
-    async def post(self, work: Work, usage: Usage, basis: Basis, *, cut: str | None = None) -> None:
-        """Charge `usage`. Afterwards `work` says what was charged; `acknowledged` is False when the store was away."""
+    async def post(
+        self, work: Work, usage: Usage, basis: Basis, *, cut: str | None = None, cost: int | None = None
+    ) -> None:
+        """Charge `usage`, or `cost` where the parts of it had prices of their own. Afterwards `work` says what was
+        charged; `acknowledged` is False when the store was away."""
         if work.resolved:
             return
         work.resolved = True
         work.usage, work.basis, work.cut = usage, basis, cut
-        work.cost = work.terms.amount(usage)
+        work.cost = work.terms.amount(usage) if cost is None else cost
         if work.model:  # another model than the one asked for: what was held is what the payer agreed to
             work.cost = min(work.cost, work.granted)
         outcome = outcome_json(work)

@@ -4,29 +4,35 @@ wake-ups."""
 from __future__ import annotations
 
 import asyncio
-
-from gateway.flows.streaming import MeteredStream
+from typing import Protocol
 
 # How often each stream is looked at: well below the checkpoint interval and the hold's lifetime.
 TICK_S = 0.5
+
+
+class Timed(Protocol):
+    """What runs and keeps time: a stream, a session."""
+
+    def tick(self, now: float, *, read_timeout_s: float, stalled_reader_s: float) -> None: ...
+    def stop(self, why: str) -> None: ...
 
 
 class OpenStreams:
     """The running streams of this worker. `run` is its task."""
 
     def __init__(self, *, stalled_reader_s: float) -> None:
-        self._streams: dict[MeteredStream, float] = {}
+        self._streams: dict[Timed, float] = {}
         self._stalled_reader_s = stalled_reader_s
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    def add(self, stream: MeteredStream, read_timeout_s: float) -> None:
+    def add(self, stream: Timed, read_timeout_s: float) -> None:
         """From now on the stream is ticked."""
         self._streams[stream] = read_timeout_s
 
-    def discard(self, stream: MeteredStream) -> None:
+    def discard(self, stream: Timed) -> None:
         """The stream is over."""
         self._streams.pop(stream, None)
 
