@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from types import FrameType
 
 import uvicorn
 
@@ -57,8 +58,16 @@ async def serve_worker(config: Config, listener: socket.socket, number: int, *, 
     return 0
 
 
+class _Server(uvicorn.Server):
+    """Ends by returning. Uvicorn raises the signal that ended it a second time, which would end the process before what it
+    still has to write - the spool, the log, its lease - is written."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.should_exit = True
+
+
 def _server(gateway: Gateway, config: Config) -> uvicorn.Server:
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             gateway.app,
             http=protocol_within(config.limits.header_most_bytes),
