@@ -146,11 +146,20 @@ def _relay_responses(each: RelayPath) -> Json:
     answer = {"description": "The upstream's answer, byte for byte", "headers": _COST_HEADERS, "content": content}
     return {
         "200": answer,
-        **_problems("402", "401", "403", "404", "409", "413", "422", "429", "503"),
+        **_problems("402"),
+        **{status: _EITHER for status in ("400", "401", "403", "404", "405", "409", "413", "422", "429", "503")},
         "default": _UPSTREAM,
     }
 
 
+# The upstream refuses with its own bodies, and with the same statuses as we do.
+_EITHER: Json = {
+    "description": "Farebox's refusal (application/problem+json), or the upstream's own",
+    "content": {
+        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}},
+        "*/*": {"schema": {}},
+    },
+}
 _UPSTREAM: Json = {
     "description": "What the upstream answered, or why it could not be asked",
     "content": {"*/*": {"schema": {}}},
