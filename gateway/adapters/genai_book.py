@@ -8,6 +8,7 @@ only.
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 from datetime import date
@@ -17,6 +18,9 @@ from gateway.core.price_entries import ProviderEntry
 # Far above the half second that it takes, so that a loaded machine does not fail to start.
 EXPORT_TIMEOUT_S = 60
 _COMPACT_DATE_CHARACTERS = 8  # YYYYMMDD
+
+
+_VERSION = re.compile(r"(?<=-\d)-(?=\d(?:$|[-:]))")
 
 
 class BookUnreadable(Exception):
@@ -49,3 +53,8 @@ def dashed_date(name: str) -> str:
     except ValueError:
         return name
     return f"{head}-{day.isoformat()}"
+
+
+def dotted_version(name: str) -> str:
+    """`anthropic/claude-sonnet-4-5` as `anthropic/claude-sonnet-4.5`: a router takes versions in both spellings."""
+    return _VERSION.sub(".", name)

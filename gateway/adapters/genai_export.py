@@ -18,7 +18,7 @@ from types import MappingProxyType
 from genai_prices import types as genai
 from genai_prices.data import providers as genai_providers
 
-from gateway.adapters.genai_book import dashed_date
+from gateway.adapters.genai_book import dashed_date, dotted_version
 from gateway.core.name_rules import AllOf, AnyOf, Contains, EndsWith, Equals, Fits, NameRule, Rule, StartsWith
 from gateway.core.price_entries import (
     DAY_S,
@@ -86,7 +86,7 @@ def _provider(provider: genai.Provider) -> ProviderEntry:
         provider=provider.id,
         models=tuple(_model(provider.id, each) for each in provider.models),
         others=tuple(provider.fallback_model_providers or ()),
-        normalise=dashed_date,
+        normalise=dotted_version if provider.id == "openrouter" else dashed_date,
     )
 
 

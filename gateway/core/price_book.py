@@ -119,7 +119,8 @@ class PriceBook:
             for each in books:
                 if (entry := _found(each, name)) is not None:
                     return entry
-        return None
+        # The book's own name of a model, where its rules know only longer ones (`accounts/.../models/<name>`).
+        return next((entry for entry in book.models if entry.model.lower() == names[0]), None)
 
     def _resolve(self, provider: str, model: str, now_s: float) -> tuple[PriceCard | None, float]:
         until_s = FOREVER_S

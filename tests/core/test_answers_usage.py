@@ -239,8 +239,15 @@ CASES: list[Case] = [
         "Gemini's tier and searches",
         Op.GENERATE,
         gemini(promptTokenCount=5, candidatesTokenCount=1, trafficType="ON_DEMAND_FLEX")
-        | {"candidates": [{"groundingMetadata": {"webSearchQueries": ["a", "b"]}}]},
+        | {"modelVersion": "gemini-3-pro", "candidates": [{"groundingMetadata": {"webSearchQueries": ["a", "b"]}}]},
         Usage(5, output_tokens=1, tool_calls=(("google_search", 2),), service_tier="flex"),
+    ),
+    (
+        "searches of a Gemini that is billed by the request",
+        Op.GENERATE,
+        gemini(promptTokenCount=5, candidatesTokenCount=1)
+        | {"modelVersion": "gemini-2.5-pro", "candidates": [{"groundingMetadata": {"webSearchQueries": ["a", "b"]}}]},
+        Usage(5, output_tokens=1, tool_calls=(("google_search", 1),)),
     ),
     ("Gemini without candidates", Op.GENERATE, gemini(promptTokenCount=14), Usage(14)),
     ("Gemini embeddings", Op.EMBED, {"usageMetadata": {"promptTokenCount": 11}}, Usage(11)),

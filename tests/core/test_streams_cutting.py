@@ -293,3 +293,21 @@ def test_a_report_far_above_what_was_seen_is_not_plausible() -> None:
     assert reader.plausible(Usage(output_tokens=300 + 75 + 32))
     assert reader.plausible(Usage(output_tokens=5000, reasoning_tokens=4800))
     assert not reader.plausible(Usage(output_tokens=300 + 75 + 33))
+
+
+def test_every_block_may_bring_tokens_that_no_event_shows() -> None:
+    def block(index: int) -> bytes:
+        return b"".join(
+            event(value, value["type"])
+            for value in (
+                {"type": "content_block_start", "index": index, "content_block": {"type": "text", "text": ""}},
+                {"type": "content_block_delta", "index": index, "delta": {"type": "text_delta", "text": "a " * 40}},
+                {"type": "content_block_stop", "index": index},
+            )
+        )
+
+    sample = messages([])
+    reader = make(sample)
+    reader.feed(block(0) + block(1) + block(2))
+    assert reader.plausible(Usage(output_tokens=120 + 30 + 32 + 2 * 32))
+    assert not reader.plausible(Usage(output_tokens=120 + 30 + 32 + 2 * 32 + 1))

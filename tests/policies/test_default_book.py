@@ -10,10 +10,11 @@ import sys
 import pytest
 from genai_prices.data import providers as genai_providers
 
-from gateway.adapters.genai_book import BookUnreadable, dashed_date, default_book
+from gateway.adapters.genai_book import BookUnreadable, dashed_date, default_book, dotted_version
 from gateway.config import config_from
 from gateway.config_reader import ConfigError
 from gateway.core.name_rules import AllOf, AnyOf, Contains, EndsWith, Equals, Fits, NameRule, StartsWith
+from gateway.core.price_book import PriceBook
 from gateway.policy_files import load_policies
 
 
@@ -57,6 +58,27 @@ def test_rules_of_names_compare_in_lower_case() -> None:
 )
 def test_a_compact_date_is_read_as_a_date(name: str, dashed: str) -> None:
     assert dashed_date(name) == dashed
+
+
+@pytest.mark.parametrize(
+    ("name", "dotted"),
+    [
+        ("anthropic/claude-sonnet-4-5", "anthropic/claude-sonnet-4.5"),
+        ("anthropic/claude-3-5-sonnet", "anthropic/claude-3.5-sonnet"),
+        ("anthropic/claude-opus-4-1:beta", "anthropic/claude-opus-4.1:beta"),
+        ("openai/gpt-4o-2024-08-06", "openai/gpt-4o-2024-08-06"),
+        ("meta-llama/llama-4-scout", "meta-llama/llama-4-scout"),
+    ],
+)
+def test_a_version_with_a_dash_is_read_as_one_with_a_dot(name: str, dotted: str) -> None:
+    assert dotted_version(name) == dotted
+
+
+def test_a_model_of_the_book_is_found_by_the_books_own_name() -> None:
+    book = PriceBook(default_book())
+    for provider, name in (("fireworks", "glm-5p1"), ("aws", "regional.openai.gpt-5.6-sol")):
+        assert book.canonical(provider, name) == name
+    assert book.canonical("openrouter", "anthropic/claude-sonnet-4-5") == "anthropic/claude-sonnet-4.5"
 
 
 @pytest.mark.parametrize(

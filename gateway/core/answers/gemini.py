@@ -59,8 +59,13 @@ def _modality(reported: Members, name: str, modality: str, whole: int) -> int:
     return found if found <= whole else 0
 
 
+# Their searches cost the same however many queries a request made.
+_BILLED_BY_REQUEST = ("gemini-1.", "gemini-2.")
+
+
 def tool_calls_in(body: Members) -> dict[str, int]:
-    """Server tools that ran, with their calls: searches by the query, others by what they left in the answer."""
+    """Server tools that ran, with their calls: searches by the query (until Gemini 2.5, by the request), others by what
+    they left in the answer."""
     found: Counter[str] = Counter()
     for candidate in listed(body, "candidates"):
         if not isinstance(candidate, dict):
@@ -76,6 +81,8 @@ def tool_calls_in(body: Members) -> dict[str, int]:
         for piece in listed(member(candidate, "content"), "parts"):
             if isinstance(piece, dict) and "executableCode" in piece:
                 found["code_execution"] += 1
+    if found["google_search"] > 1 and (string(body, "modelVersion") or "").startswith(_BILLED_BY_REQUEST):
+        found["google_search"] = 1
     return {name: count for name, count in found.items() if count}
 
 

@@ -23,6 +23,8 @@ from gateway.core.usage import Basis, Usage
 PLAUSIBLE_TOKENS_PER_EVENT = 1.2
 PLAUSIBLE_RATIO = 1.25
 PLAUSIBLE_SLACK_TOKENS = 32
+# A block (text, a call of a tool) begins and ends with tokens that no event shows; a call takes up to fifty.
+PLAUSIBLE_SLACK_TOKENS_A_BLOCK = 32
 _NOTHING = Piece(b"", b"", False)
 
 
@@ -224,7 +226,9 @@ class EventReader:
         visible = usage.output_tokens - usage.reasoning_tokens
         if visible <= PLAUSIBLE_TOKENS_PER_EVENT * self._gauge.events() + PLAUSIBLE_SLACK_TOKENS:
             return True
-        return visible <= PLAUSIBLE_RATIO * self.count() + PLAUSIBLE_SLACK_TOKENS
+        counted = self.count()
+        slack = PLAUSIBLE_SLACK_TOKENS + PLAUSIBLE_SLACK_TOKENS_A_BLOCK * max(self._gauge.fold().text.channels - 1, 0)
+        return visible <= PLAUSIBLE_RATIO * counted + slack
 
     def closing(self) -> bytes:
         """Events that end the stream cleanly where it was cut, with its usage (the input as it was last given to

@@ -25,11 +25,12 @@ _LAST_WORD_END = re.compile(r"(?s).*(?:\S(?= )|[^\W_](?=[,.;:!?()，。；：！
 class VisibleText:
     """Counts the text of one stream. A copy is cheap, so that a reader can go back to where it was."""
 
-    __slots__ = ("_channels", "_counted", "_counter")
+    __slots__ = ("_channels", "_counted", "_counter", "_ended")
 
     def __init__(self, counter: TextCounter) -> None:
         self._counter = counter
         self._counted = 0
+        self._ended = 0
         self._channels: dict[Hashable, str] = {}
 
     def add(self, channel: Hashable, text: str) -> None:
@@ -57,6 +58,12 @@ class VisibleText:
         rest = self._count_blocks(self._channels.pop(channel, ""))
         if rest:
             self._counted += self._counter(rest)
+        self._ended += 1
+
+    @property
+    def channels(self) -> int:
+        """How many channels there were: text, reasoning, each call of a tool."""
+        return self._ended + len(self._channels)
 
     def count(self) -> int:
         """Tokens of all text so far."""
@@ -69,6 +76,6 @@ class VisibleText:
     def copy(self) -> VisibleText:
         """The same state, to go on from independently."""
         twin = VisibleText(self._counter)
-        twin._counted = self._counted
+        twin._counted, twin._ended = self._counted, self._ended
         twin._channels = self._channels.copy()
         return twin
