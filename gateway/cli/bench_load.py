@@ -109,7 +109,6 @@ async def _paced(order: Order) -> Result:
     tally.once = True
     for connection in connections:
         connection.ask()
-        await asyncio.sleep(order.stagger_s)
     await _until(lambda: tally.begun + tally.failed >= order.connections)
     tally.reset(1)
     watch.begin()

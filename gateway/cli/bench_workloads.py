@@ -86,7 +86,6 @@ def _paced(subject: Subject, size: Size) -> Order:
         needle=b"[DONE]",
         connections=size.streams,
         seconds=size.chunks * size.interval_ms / 1000,
-        stagger_s=size.interval_ms / 1000 / size.streams,
         watch=subject.watch,
     )
 

@@ -81,11 +81,36 @@ _CHUNK = _framed(_event())
 _BURST = _STREAM_HEAD + _CHUNK * BURST_CHUNKS + _framed(_last_events(BURST_CHUNKS)) + _STREAM_END
 
 
+class Slots:
+    """Spreads paced streams over their interval, a millisecond apart, in the same way whoever asks and whenever.
+
+    How many pieces come at once decides what a piece costs; it must not depend on how fast a subject opens streams.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._open = 0
+
+    def take(self, now_s: float, interval_s: float) -> float:
+        """The instant to count the intervals of one more stream from."""
+        slot_ms = self._next % max(round(interval_s * 1000), 1)
+        self._next += 1
+        self._open += 1
+        return now_s - now_s % interval_s + slot_ms / 1000
+
+    def give_back(self) -> None:
+        """A stream has ended. After the last one the slots begin anew."""
+        self._open -= 1
+        if self._open == 0:
+            self._next = 0
+
+
 class FixedAnswers(asyncio.Protocol):
     """One connection; requests come one after another."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, slots: Slots) -> None:
         self._loop = loop
+        self._slots = slots
         self._transport: asyncio.Transport | None = None
         self._pending = b""
         self._timer: asyncio.TimerHandle | None = None
@@ -100,6 +125,7 @@ class FixedAnswers(asyncio.Protocol):
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
+            self._slots.give_back()
 
     def data_received(self, data: bytes) -> None:
         request = self._pending + data if self._pending else data
@@ -129,10 +155,11 @@ class FixedAnswers(asyncio.Protocol):
         elif word[1] == b"burst":
             self._transport.write(_BURST)
         else:
-            self._interval_s = int(word[2]) / 1000
+            self._interval_s = max(int(word[2]), 1) / 1000
             self._left = self._chunks = min(int(word[3]), _LONGEST_STREAM_CHUNKS)
             self._transport.write(_STREAM_HEAD + _CHUNK)
-            self._timer = self._loop.call_at(self._loop.time() + self._interval_s, self._next, self._loop.time())
+            began_s = self._slots.take(self._loop.time(), self._interval_s)
+            self._timer = self._loop.call_at(began_s + self._interval_s, self._next, began_s)
 
     def _next(self, began_s: float) -> None:
         """Keeps to the schedule: a late timer does not move those after it."""
@@ -142,6 +169,7 @@ class FixedAnswers(asyncio.Protocol):
         if self._left <= 0:
             self._transport.write(_framed(_last_events(self._chunks)) + _STREAM_END)
             self._timer = None
+            self._slots.give_back()
             return
         self._transport.write(_CHUNK)
         sent = self._chunks - self._left
@@ -156,7 +184,8 @@ class FixedAnswers(asyncio.Protocol):
 async def serve_fixed(host: str = "127.0.0.1", port: int = 0) -> asyncio.Server:
     """Start serving; the caller closes the server."""
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: FixedAnswers(loop), host, port, backlog=4_096)
+    slots = Slots()
+    return await loop.create_server(lambda: FixedAnswers(loop, slots), host, port, backlog=4_096)
 
 
 async def _main() -> None:
