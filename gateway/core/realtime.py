@@ -11,7 +11,6 @@ ever costs more than is held; one that shows more than it was bounded by is told
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from gateway.core.answers.figures import Members, string
 from gateway.core.answers.media import transcription_usage
@@ -29,36 +28,15 @@ from gateway.core.realtime_events import (
     members_of,
 )
 from gateway.core.realtime_input import BOUND_MS_EACH_TOKEN, Input, Said
+from gateway.core.realtime_response import Response
 from gateway.core.realtime_settings import SessionSettings, output_limit, read_settings, speaks_aloud
 from gateway.core.usage import Basis, Usage, added
 
-# OpenAI speaks a token in 50 ms.
-SPOKEN_MS_EACH_TOKEN = 50
 # The fastest speakers, in languages with short tokens.
 _WORD_TOKENS_EACH_SECOND = 8
 # Responses outside of the conversation may run beside each other; more than this is nobody's conversation.
 MOST_RESPONSES_AT_ONCE = 32
 _BEGIN_BY_SOUND = frozenset({"input_audio_buffer.append", "input_audio_buffer.commit"})
-
-
-@dataclass(slots=True)
-class Response:
-    """A response that was asked for or runs. `bound` is in picousd times the margin."""
-
-    bound: int
-    limit_tokens: int
-    said: Said
-    in_conversation: bool = True
-    event_id: str | None = None
-    texts: list[str] = field(default_factory=list)
-    text_bound: int = 0  # tokens of `texts` at most
-    audio_bytes: int = 0
-    bytes_each_ms: int = 1
-
-    @property
-    def audio_tokens(self) -> int:
-        """Tokens of the sound so far."""
-        return self.audio_bytes // (self.bytes_each_ms * SPOKEN_MS_EACH_TOKEN)
 
 
 class RealtimeMeter:
@@ -167,6 +145,7 @@ class RealtimeMeter:
         return Response(
             bound=self._response_bound(asked),
             limit_tokens=self._limit(asked),
+            named_limit_tokens=output_limit(asked, self.settings.output_limit_tokens),
             said=self._input.said,
             in_conversation=conversation_of(asked),
             bytes_each_ms=self.settings.output_bytes_each_ms,
@@ -246,29 +225,28 @@ class RealtimeMeter:
         return unasked
 
     def _show(self, event: RealtimeEvent) -> None:
+        running = self._shown_of(event)
+        if running is not None:
+            running.show(event)
+
+    def _shown_of(self, event: RealtimeEvent) -> Response | None:
         running = self._running.get(event.response_id) if isinstance(event.response_id, str) else None
-        if running is None:
-            running = next(iter(self._running.values()), None)
-        if running is None:
-            return
-        if event.adds_audio:
-            running.audio_bytes += event.audio_bytes
-        else:
-            text = event.delta_text
-            running.texts.append(text)
-            running.text_bound += len(text.encode())
+        return running if running is not None else next(iter(self._running.values()), None)
+
+    def take_back(self, event: RealtimeEvent) -> None:
+        """What the upstream told last was not passed on."""
+        running = self._shown_of(event)
+        if running is not None:
+            running.take_back(event)
 
     def exceeded(self) -> bool:
         """Whether a response has brought more than it was bounded by. Then its bound is raised: `committed()` must be
         held before it goes on."""
         found = False
         for running in self._running.values():
-            if running.text_bound + running.audio_tokens <= running.limit_tokens:
-                continue
-            running.text_bound = self._counter("".join(running.texts))
-            if running.text_bound + running.audio_tokens > running.limit_tokens:
-                running.limit_tokens += self._response_tokens
+            if running.exceeds(self._counter):
                 further = RequestFacts(self._facts.model, stream=True, audio_output=True)
+                running.limit_tokens += self._response_tokens
                 running.bound += bound_picousd(self._card, further, self._response_tokens) * self._card.margin_ppm
                 found = True
         return found
@@ -277,9 +255,12 @@ class RealtimeMeter:
         running = self._running.pop(string(response, "id") or "", None)
         usage = usage_in(response)
         if usage is None:
-            if running is not None:
+            if running is not None and running.shows:
                 self._charge(self._counted_usage(running), Basis.COUNTED, self._card)
             return
+        if running is not None and running.named_limit_tokens is not None:
+            # More than was allowed is the upstream's error, never the payer's charge.
+            usage = usage.with_output(min(usage.output_tokens, running.named_limit_tokens))
         self._charge(usage, Basis.REPORTED, self._card)
         in_conversation = conversation_of(response) and (running is None or running.in_conversation)
         if in_conversation:
@@ -292,7 +273,7 @@ class RealtimeMeter:
         return Usage(
             input_tokens=text + audio,
             input_audio_tokens=audio,
-            output_tokens=self._counter("".join(running.texts)) + spoken,
+            output_tokens=running.text_tokens(self._counter) + spoken,
             output_audio_tokens=spoken,
         )
 
@@ -326,5 +307,5 @@ class RealtimeMeter:
         running, self._running = list(self._running.values()), {}
         self._asked.clear()
         for response in running:
-            if response.texts or response.audio_bytes:
+            if response.shows:
                 self._charge(self._counted_usage(response), Basis.COUNTED, self._card)

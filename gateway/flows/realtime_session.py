@@ -144,6 +144,7 @@ class RealtimeSession:
             event = read_event(frame)
             began_unasked = self.meter.tell(event)
             if (began_unasked or self.meter.exceeded()) and not await self._reserve(self.meter.committed()):
+                self.meter.take_back(event)
                 self._cut()
                 return
             if not await self._client.send(frame):
