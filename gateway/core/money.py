@@ -16,9 +16,9 @@ NANOUSD_PER_USD = 1_000_000_000
 MSAT_PER_SAT = 1_000
 MSAT_PER_BTC = 100_000_000_000
 MARGIN_ONE_PPM = 1_000_000
-# Lua computes exactly up to 2^53-1; every amount, limit and balance stays within it (LEDGER.md).
+# Lua computes exactly up to 2^53-1; every amount, limit and balance stays within it.
 GREATEST_AMOUNT = 2**53 - 1
-# A credit that would lift `available` above this is refused (LEDGER.md).
+# A credit that would lift `available` above this is refused.
 GREATEST_AVAILABLE = 9_000_000_000_000_000
 
 
@@ -44,26 +44,33 @@ def ceil_div(numerator: int, denominator: int) -> int:
     return -(-numerator // denominator)
 
 
+def amount_ratio(*, margin_ppm: int, unit: Unit, rate: Rate) -> tuple[int, int]:
+    """An amount is picousd times the first over the second, rounded up.
+
+    Errors: ValueError when an msat account comes without a rate.
+    """
+    if unit is Unit.NANOUSD:
+        return margin_ppm, PICOUSD_PER_NANOUSD * MARGIN_ONE_PPM
+    if rate.microusd_per_btc <= 0:
+        message = "an msat account needs a rate"
+        raise ValueError(message)
+    # 1 BTC = 1e11 msat = rate microusd = rate * 1e6 picousd, and the margin is in 1e-6.
+    return margin_ppm * MSAT_PER_BTC, rate.microusd_per_btc * 1_000_000 * MARGIN_ONE_PPM
+
+
 def amount_of(picousd: int, *, margin_ppm: int, unit: Unit, rate: Rate) -> int:
     """Turn an exact price into an amount of the account's unit: times the margin, rounded up once.
 
     Errors: ValueError when an msat account comes without a rate.
     """
-    scaled = picousd * margin_ppm
-    if unit is Unit.NANOUSD:
-        return ceil_div(scaled, PICOUSD_PER_NANOUSD * MARGIN_ONE_PPM)
-    if rate.microusd_per_btc <= 0:
-        message = "an msat account needs a rate"
-        raise ValueError(message)
-    # 1 BTC = 1e11 msat = rate microusd = rate * 1e6 picousd, and the margin is in 1e-6.
-    return ceil_div(scaled * MSAT_PER_BTC, rate.microusd_per_btc * 1_000_000 * MARGIN_ONE_PPM)
+    times, per = amount_ratio(margin_ppm=margin_ppm, unit=unit, rate=rate)
+    return ceil_div(picousd * times, per)
 
 
 def picousd_bought(amount: int, *, margin_ppm: int, unit: Unit, rate: Rate) -> int:
     """The greatest price in picousd, before margin, whose amount is at most `amount`: the inverse of `amount_of`."""
-    if unit is Unit.NANOUSD:
-        return amount * PICOUSD_PER_NANOUSD * MARGIN_ONE_PPM // margin_ppm
-    return amount * rate.microusd_per_btc * 1_000_000 * MARGIN_ONE_PPM // (MSAT_PER_BTC * margin_ppm)
+    times, per = amount_ratio(margin_ppm=margin_ppm, unit=unit, rate=rate)
+    return amount * per // times
 
 
 def usd_string(nanousd: int) -> str:

@@ -45,13 +45,19 @@ class TokenPrices:
     output_audio: int = 0
     output_image: int = 0
     output_video: int = 0
+    dearest_input: int = field(init=False, repr=False, compare=False)  # of all that is not sound
+
+    def __post_init__(self) -> None:
+        dearest = max(self.input, self.cached_input, self.cache_write, self.cache_write_1h,
+                      self.input_image, self.cached_input_image, self.input_video)  # fmt: skip
+        object.__setattr__(self, "dearest_input", dearest)
 
     def dearest(self, other: TokenPrices) -> TokenPrices:
         """Kind by kind the dearer of the two."""
         return TokenPrices(*(max(getattr(self, name), getattr(other, name)) for name in _KINDS))
 
 
-_KINDS = tuple(each.name for each in fields(TokenPrices))
+_KINDS = tuple(each.name for each in fields(TokenPrices) if each.init)
 
 
 @dataclass(frozen=True, slots=True)

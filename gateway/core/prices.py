@@ -119,6 +119,9 @@ def _input_picousd(prices: TokenPrices, usage: Usage) -> int:
 
 def _output_picousd(prices: TokenPrices, usage: Usage) -> int:
     total = usage.output_tokens
+    if not (usage.output_audio_tokens or usage.output_image_tokens or usage.output_video_tokens):
+        reasoning = min(usage.reasoning_tokens, total)
+        return (total - reasoning) * prices.output + reasoning * prices.reasoning
     audio = min(usage.output_audio_tokens, total)
     image = min(usage.output_image_tokens, total - audio)
     video = min(usage.output_video_tokens, total - audio - image)
@@ -154,11 +157,11 @@ def _fixed_bound_picousd(card: PriceCard, prices: TokenPrices, facts: RequestFac
     """The most that the request costs but for its output tokens."""
     if card.flat:
         return card.call
-    dearest = max(prices.input, prices.cached_input, prices.cache_write, prices.cache_write_1h,
-                  prices.input_image, prices.cached_input_image, prices.input_video)  # fmt: skip
-    audio = min(facts.input_audio_bound_tokens, facts.input_bound_tokens)
-    bound = card.call + (facts.input_bound_tokens - audio) * dearest
-    bound += audio * max(dearest, prices.input_audio, prices.cached_input_audio)
+    dearest = prices.dearest_input
+    bound = card.call + facts.input_bound_tokens * dearest
+    if facts.input_audio_bound_tokens:
+        audio = min(facts.input_audio_bound_tokens, facts.input_bound_tokens)
+        bound += audio * (max(dearest, prices.input_audio, prices.cached_input_audio) - dearest)
     if facts.audio_ms_bound:
         audio_ms = max(facts.audio_ms_bound, card.least_audio_ms)
         if card.second is not None:

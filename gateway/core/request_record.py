@@ -17,7 +17,7 @@ _STATES = {"open": "open", "posted": "posted", "voided": "voided", "expired": "e
 
 
 @lru_cache(maxsize=4_096)
-def labels_json(*, model: str, dialect: str, route: str) -> bytes:
+def labels_json(model: str, dialect: str, route: str) -> bytes:
     """What of a request is kept with its hold from the start."""
     return msgspec.json.encode({"model": model, "dialect": dialect, "route": route})
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from gateway.core.facts import RequestFacts
-from gateway.core.money import GREATEST_AMOUNT, Rate, Unit, amount_of, picousd_bought
+from gateway.core.money import GREATEST_AMOUNT, Rate, Unit, amount_ratio
 from gateway.core.prices import PriceCard, bound_parts_picousd, cost_picousd, tokens_within
 from gateway.core.usage import Usage
 
@@ -43,29 +43,28 @@ class Amounts(NamedTuple):
 class Terms:
     """One request's prices in the payer's unit. Never changed once made; the parts of its bound are worked out once."""
 
-    __slots__ = ("_parts", "card", "facts", "rate", "unit")
+    __slots__ = ("_each", "_fixed", "_per", "_times", "card", "facts", "rate", "unit")
 
     def __init__(self, card: PriceCard, facts: RequestFacts, unit: Unit, rate: Rate) -> None:
         self.card = card
         self.facts = facts
         self.unit = unit
         self.rate = rate
-        self._parts = bound_parts_picousd(card, facts)
+        self._fixed, self._each = bound_parts_picousd(card, facts)
+        self._times, self._per = amount_ratio(margin_ppm=card.margin_ppm, unit=unit, rate=rate)
 
     def amount(self, usage: Usage) -> int:
         """The charge for a usage, rounded up once."""
-        return self._amount(cost_picousd(self.card, usage))
+        return -(-cost_picousd(self.card, usage) * self._times // self._per)
 
     def bound(self, output_tokens: int) -> int:
         """The most that the request costs with so many output tokens over all choices."""
-        fixed, each = self._parts
-        return self._amount(fixed + output_tokens * each)
+        return -(-(self._fixed + output_tokens * self._each) * self._times // self._per)
 
     def tokens_bought(self, amount: int) -> int:
         """The greatest number of output tokens, over all choices, whose bound is within `amount`; -1 if not even
         zero."""
-        picousd = picousd_bought(amount, margin_ppm=self.card.margin_ppm, unit=self.unit, rate=self.rate)
-        return tokens_within(self._parts, picousd)
+        return tokens_within((self._fixed, self._each), amount * self._per // self._times)
 
     def at_rate(self, rate: Rate) -> Terms:
         """The same request at another rate."""
@@ -79,11 +78,8 @@ class Terms:
         """The same request with its input counted exactly instead of bounded by its bytes."""
         if input_tokens >= self.facts.input_bound_tokens:
             return self
-        facts = replace(self.facts, input_bound_tokens=input_tokens)
+        facts = replace(self.facts, input_bound_tokens=input_tokens, input_counted=True)
         return Terms(self.card, facts, self.unit, self.rate)
-
-    def _amount(self, picousd: int) -> int:
-        return amount_of(picousd, margin_ppm=self.card.margin_ppm, unit=self.unit, rate=self.rate)
 
 
 def ceiling_tokens(facts: RequestFacts, policy: HoldPolicy) -> int:
@@ -95,7 +91,7 @@ def ceiling_tokens(facts: RequestFacts, policy: HoldPolicy) -> int:
 
 
 def amounts_of(terms: Terms, policy: HoldPolicy) -> Amounts:
-    """What a hold for these terms reserves (API.md, "Money of a request"; LEDGER.md, "Below the ceiling")."""
+    """What a hold for these terms reserves."""
     facts = terms.facts
     most = ceiling_tokens(facts, policy)
     ceiling = min(terms.bound(most), GREATEST_AMOUNT)

@@ -119,7 +119,7 @@ class AgentDesk:
     ) -> Work:
         """Reserve what the request may cost. Errors: PaymentRequired (a top-up), Forbidden, Unavailable."""
         call.belong_to(payer.token[:2])
-        rate = await self._rate(call, payer, deposit)
+        rate = self._crediting.known_rate(payer) or await self._rate(call, payer, deposit)
         if request.card is None:
             raise Unavailable("a request without a price reached the ledger", code="internal")
         terms = Terms(request.card, request.facts, Unit.MSAT, rate)
@@ -128,7 +128,11 @@ class AgentDesk:
         for _ in range(PLACE_ATTEMPTS):
             hold = self._hold(call, payer, request, terms, policy)
             placed_at_s = self._loop.time()
-            answer = await self._place(hold)
+            try:
+                answer = await self._ledger.place(hold)
+            except BaseException:
+                self._void_later(hold)
+                raise
             if isinstance(answer, Placed):
                 return Work(
                     request_id=call.request_id,
@@ -147,14 +151,14 @@ class AgentDesk:
                 terms = terms.at_rate(answer.rate)
             elif answer.reason is Refusal.INSUFFICIENT and not counted and call.upload is None:
                 counted = True
-                terms = terms.with_input(await self._counting.input_tokens_off_loop(request, call.body))
+                terms = terms.with_input(await self._counting.input_bound_off_loop(request, call.body))
                 request.facts = terms.facts
             else:
                 break
         raise await self._refused(call, payer, refused, terms, policy, deposit)
 
     async def _rate(self, call: Call, payer: VerifiedPayer, deposit: int | None) -> Rate:
-        rate = self._crediting.known_rate(payer) or await self._crediting.rate_of(payer)
+        rate = await self._crediting.rate_of(payer)
         if isinstance(rate, NeedsChallenge):
             raise await self._refusal(call, rate.reason, deposit, top_up_of=rate.top_up_of)
         return rate
@@ -179,20 +183,14 @@ class AgentDesk:
             token_id=payer.token,
             lifetime_ms=int(policy.hold_lifetime_s * 1_000),
             greatest_age_ms=int(policy.hold_greatest_age_s * 1_000),
-            labels=labels_json(
-                model=request.facts.model, dialect=request.match.dialect.value, route=request.match.route.path
-            ),
+            labels=labels_json(request.facts.model, request.match.dialect, request.match.route.path),
         )
 
-    async def _place(self, hold: PlaceHold) -> Placed | Refused:
-        try:
-            return await self._ledger.place(hold)
-        except BaseException:
-            # The outcome is unknown: the void makes it nothing, also when the place arrives after it.
-            task = asyncio.ensure_future(self._void(hold))
-            self._voiding.add(task)
-            task.add_done_callback(self._voiding.discard)
-            raise
+    def _void_later(self, hold: PlaceHold) -> None:
+        """The outcome is unknown: the void makes it nothing, also when the place arrives after it."""
+        task = asyncio.ensure_future(self._void(hold))
+        self._voiding.add(task)
+        task.add_done_callback(self._voiding.discard)
 
     async def _void(self, hold: PlaceHold) -> None:
         try:
