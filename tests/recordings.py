@@ -34,7 +34,12 @@ PROVIDERS = {
     "ollama.com": "ollama",
     "localhost": "ollama",
 }
-_ENDINGS = {".openai.azure.com": "azure", "aiplatform.googleapis.com": "google", ".api.aws": "aws", ".amazonaws.com": "aws"}
+_ENDINGS = {
+    ".openai.azure.com": "azure",
+    "aiplatform.googleapis.com": "google",
+    ".api.aws": "aws",
+    ".amazonaws.com": "aws",
+}
 
 
 def provider_of(host: str, path: str) -> str | None:
@@ -53,6 +58,32 @@ def recordings() -> list[dict[str, Any]]:
         return []
     with gzip.open(Path(folder) / "exchanges.jsonl.gz") as lines:
         return [json.loads(line) for line in lines]
+
+
+def by_hand(reported: dict[str, Any]) -> tuple[int, ...]:
+    """The plainest reading of a usage object of any dialect, written apart from the one under test."""
+
+    def of(owner: Any, *names: str) -> int:
+        return next((owner[name] for name in names if isinstance(owner, dict) and owner.get(name)), 0)
+
+    def spoken(name: str) -> int:
+        return sum(item["tokenCount"] for item in reported.get(name) or [] if item["modality"] == "AUDIO")
+
+    if "promptTokenCount" in reported:
+        output = of(reported, "candidatesTokenCount") + of(reported, "thoughtsTokenCount")
+        inputs = of(reported, "promptTokenCount") + of(reported, "toolUsePromptTokenCount")
+        cached = of(reported, "cachedContentTokenCount")
+        audio = (spoken("promptTokensDetails"), spoken("cacheTokensDetails"), spoken("candidatesTokensDetails"))
+        return inputs, cached, 0, output, *audio
+    inputs, output = of(reported, "prompt_tokens", "input_tokens"), of(reported, "completion_tokens", "output_tokens")
+    before = reported.get("prompt_tokens_details") or reported.get("input_tokens_details")
+    after = reported.get("completion_tokens_details") or reported.get("output_tokens_details")
+    read, written = of(reported, "cache_read_input_tokens"), of(reported, "cache_creation_input_tokens")
+    cached = of(before, "cached_tokens") or of(reported, "num_cached_tokens", "cached_tokens") or read
+    written = of(before, "cache_write_tokens") or written
+    if "cache_read_input_tokens" in reported:
+        inputs += read + written
+    return inputs, cached, written, output, of(before, "audio_tokens"), 0, of(after, "audio_tokens")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

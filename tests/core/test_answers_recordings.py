@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from genai_prices import extract_usage
-from recordings import provider_of, recordings
+from recordings import by_hand, provider_of, recordings
 
 from gateway.core.answers.registry import reader_for, served_model, usage_of_answer
 from gateway.core.operations import Operation
@@ -79,32 +79,6 @@ def by_the_price_book(exchange: dict[str, Any], operation: Operation) -> tuple[i
             )
         )
     return None
-
-
-def by_hand(reported: dict[str, Any]) -> tuple[int, ...]:
-    """The plainest reading of a usage object of any dialect, written apart from the one under test."""
-
-    def of(owner: Any, *names: str) -> int:
-        return next((owner[name] for name in names if isinstance(owner, dict) and owner.get(name)), 0)
-
-    def spoken(name: str) -> int:
-        return sum(item["tokenCount"] for item in reported.get(name) or [] if item["modality"] == "AUDIO")
-
-    if "promptTokenCount" in reported:
-        output = of(reported, "candidatesTokenCount") + of(reported, "thoughtsTokenCount")
-        inputs = of(reported, "promptTokenCount") + of(reported, "toolUsePromptTokenCount")
-        cached = of(reported, "cachedContentTokenCount")
-        audio = (spoken("promptTokensDetails"), spoken("cacheTokensDetails"), spoken("candidatesTokensDetails"))
-        return inputs, cached, 0, output, *audio
-    inputs, output = of(reported, "prompt_tokens", "input_tokens"), of(reported, "completion_tokens", "output_tokens")
-    before = reported.get("prompt_tokens_details") or reported.get("input_tokens_details")
-    after = reported.get("completion_tokens_details") or reported.get("output_tokens_details")
-    read, written = of(reported, "cache_read_input_tokens"), of(reported, "cache_creation_input_tokens")
-    cached = of(before, "cached_tokens") or of(reported, "num_cached_tokens", "cached_tokens") or read
-    written = of(before, "cache_write_tokens") or written
-    if "cache_read_input_tokens" in reported:
-        inputs += read + written
-    return inputs, cached, written, output, of(before, "audio_tokens"), 0, of(after, "audio_tokens")
 
 
 def last_usage(stream: str) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from e2e.independent import Reading, knows, reading_of
@@ -32,6 +33,8 @@ REASONS = {
     "background": "an answer that is fetched later cannot be metered or cut",
     "advisor": "the advisor tool calls another model, at that model's price",
     "no usage": "the answer reports no usage: it is counted",
+    "num_cached_tokens": "Mistral's older name for cached tokens, which genai-prices does not read: they are not billed as fresh",
+    "read and written": "tokens that a router reports as read and written at once are billed as read; genai-prices refuses them",
 }
 
 Exchange = dict[str, Any]
@@ -76,9 +79,8 @@ def gateway(
 
 
 def upstream_of(host: str, provider: str | None) -> str:
-    """A name for the host, and the provider where a host has several."""
-    label = host.replace("generativelanguage", "gemini").replace(":", "-")[:20].strip(".-")
-    return f"{label}-{provider or 'none'}"[:32].replace("_", "-").strip(".-")
+    """A name for the host, with the provider where a host has several."""
+    return f"{crc32(f'{host} {provider}'.encode()):x}-{host.partition(':')[0]}"[:32].strip(".-_")
 
 
 def asked_model(exchange: Exchange) -> str:
@@ -165,12 +167,17 @@ def test_recorded_exchanges_come_back_byte_for_byte_and_cost_what_an_independent
     with capsys.disabled():
         if exchanges:
             print("\n" + "\n".join([*(f"{count:4} {what}" for what, count in outcomes.most_common()), *listed]))
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
     assert gateway.settled(credential)["posted"] == spent_msat
 
 
 def judged(
-    exchange: Exchange, replay: Replay, gateway: Stack, credential: str, outcomes: Counter[str], listed: list[str],
+    exchange: Exchange,
+    replay: Replay,
+    gateway: Stack,
+    credential: str,
+    outcomes: Counter[str],
+    listed: list[str],
     wrong: list[str],
 ) -> int:
     """Send one exchange and judge what came; gives its cost in msat."""
@@ -212,23 +219,28 @@ def priced_otherwise(reading: Reading, record: Mapping[str, Any], outcomes: Coun
     """What of a served request differs from the independent reading, and has no reason."""
     if reading.usage is None:
         outcomes[f"served: {REASONS['no usage']}"] += 1
-        if reading.reported or record["basis"] == "reported":
-            yield f"no independent reading of {reading.reported}, basis {record['basis']}"
+        if record["basis"] == "reported" and figures(record["usage"]) != (0,) * 6:
+            yield f"usage {record['usage']} out of nothing"
         return
     if record["basis"] != "reported":
         yield f"basis {record['basis']}"
-    if figures(record["usage"]) != found_figures(reading):
-        yield f"usage {record['usage']}, not {found_figures(reading)} as in {reading.reported}"
+    found, cost_msat = found_figures(reading), record["cost"]["amount_msat"]
+    cached = reading.reported.get("num_cached_tokens")
+    if cached and found[1] == 0:
+        outcomes[f"served: {REASONS['num_cached_tokens']}"] += 1
+        if figures(record["usage"]) != (found[0], cached, *found[2:]):
+            yield f"usage {record['usage']}, not {found} with {cached} cached"
+        return
+    if figures(record["usage"]) != found:
+        yield f"usage {record['usage']}, not {found} as in {reading.reported}"
+    if reading.usd is None and found[1] + found[2] > found[0]:
+        outcomes[f"served: {REASONS['read and written']}"] += 1
+        return
     if reading.usd is None:
         yield f"the independent reader has no price for {reading.model}; {record}: {reading.reported}"
         return
     due_msat = int((reading.usd * MSAT_PER_USD).to_integral_value(ROUND_CEILING))
-    cost_msat = record["cost"]["amount_msat"]
     if cost_msat - due_msat in (0, 1):
         outcomes["served: usage and price as the independent reader finds them"] += 1
     else:
         yield f"{cost_msat} msat, not {due_msat}: {record['usage']} of {reading.reported}"
-
-
-def fee(usd: str) -> Decimal:
-    return Decimal(usd)
