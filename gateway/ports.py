@@ -31,7 +31,7 @@ from gateway.core.tokens import Unverified, Verified
 
 
 class Ledger(Protocol):
-    """The steps of LEDGER.md. Each is one atomic step, idempotent by its id. Raises Unavailable when the outcome is
+    """The steps of the ledger. Each is one atomic step, idempotent by its id. Raises Unavailable when the outcome is
     unknown: after an unknown `place` the caller voids the id."""
 
     async def place(self, hold: PlaceHold) -> Placed | Refused: ...

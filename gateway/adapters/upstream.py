@@ -1,6 +1,6 @@
 """The relay's own HTTP/1.1 client: a pool of connections to one upstream.
 
-A general client costs 150 to 3,000 us of CPU a request here (ARCHITECTURE.md); this one does only what a relay needs.
+A general client costs 150 to 3,000 us of CPU a request here; this one does only what a relay needs.
 Invariant: a request is sent twice only when the first went to an idle connection that died without a byte of an answer.
 """
 

@@ -14,9 +14,9 @@ from gateway.core.errors import InvalidRequest
 from gateway.core.holds import PlaceHold
 
 Word = TypeVar("Word", bound=StrEnum)
-# The scripts take integers of at most 15 digits (LEDGER.md, "Scripts"): sums of a few of them stay exact in Lua.
+# The scripts take integers of at most 15 digits: sums of a few of them stay exact in Lua.
 GREATEST_ARGUMENT = 10**15 - 1
-# The order in which the pockets of a person's account are drawn (PRODUCT.md). An agent's account has one pocket.
+# The order in which the pockets of a person's account are drawn. An agent's account has one pocket.
 POCKETS = ("allowance", "prepaid", "postpaid")
 DEFAULT_POCKET = "prepaid"
 

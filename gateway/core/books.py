@@ -1,4 +1,4 @@
-"""The ledger's invariants, checked on what a store says of one partition (LEDGER.md, "Invariants").
+"""The ledger's invariants, checked on what a store says of one partition.
 
 Pure: accounts, open holds, counters and journal entries of one moment come in, findings go out. Nothing is repaired
 here or anywhere else: a mismatch is told, and what it concerns is frozen.

@@ -1,4 +1,4 @@
-"""Money that comes in and goes back, purely: the model of the steps `credit` and `debit` (LEDGER.md, "Steps").
+"""Money that comes in and goes back, purely: the model of the steps `credit` and `debit`.
 
 Invariants: one movement per id, for ever; what nobody paid comes out of the house's account, which takes it in and
 spends it in the same movement; a debit never touches what is held.

@@ -1,4 +1,4 @@
-"""Which headers cross the relay, in both directions (API.md, "What goes up", "What comes back").
+"""Which headers cross the relay, in both directions.
 
 Up: everything but hop-by-hop, addresses of the way here, our own, and every form of credential. Down: everything but
 hop-by-hop and what would let an upstream act on the origin that the dashboard shares.

@@ -1,4 +1,4 @@
-"""The values that the ledger takes and gives: accounts, claims, holds and the answers of every step (LEDGER.md).
+"""The values that the ledger takes and gives: accounts, claims, holds and the answers of every step.
 
 Ids carry their partition as two hex digits after the prefix (`ho_7f...`), so that nothing needs a look-up to be routed.
 All amounts are integers in the account's unit.

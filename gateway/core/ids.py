@@ -1,4 +1,4 @@
-"""Identifiers that carry their partition (LEDGER.md, "Where keys live").
+"""Identifiers that carry their partition.
 
 A request and its hold share one tail, so that either is found from the other without a look-up.
 """

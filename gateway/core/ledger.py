@@ -1,4 +1,4 @@
-"""The ledger's steps, purely: the model that the scripts are checked against, answer by answer (LEDGER.md, "Steps").
+"""The ledger's steps, purely: the model that the scripts are checked against, answer by answer.
 
 One `LedgerModel` is one partition. A step takes `now_ms` and answers with the same values as the store's adapter. Money
 moves only in whole movements of `records.Account`, and each writes one journal entry, so that the sum of the journal is

@@ -1,4 +1,4 @@
-"""The ledger model's records: an account with its pockets, a hold, a scope's counter (LEDGER.md, "Records").
+"""The ledger model's records: an account with its pockets, a hold, a scope's counter.
 
 They are what the scripts keep in the store, as plain Python, and change only in whole movements: into a hold, out of
 it, and from available to posted. Invariant: available + held + posted = credited + debt, and the pockets sum to the

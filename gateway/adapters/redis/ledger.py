@@ -1,4 +1,4 @@
-"""The ledger on Redis: every step of LEDGER.md is one script call, and this class only hands over keys and reads
+"""The ledger on Redis: every step is one script call, and this class only hands over keys and reads
 answers.
 
 Invariants: a step names every key that it touches, all of one partition; the keys of a hold's scopes are those the hold

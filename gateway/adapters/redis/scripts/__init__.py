@@ -1,6 +1,6 @@
 """The ledger's scripts, as files with a header contract, loaded once and composed at load time.
 
-Why: every movement of money is one of these scripts (LEDGER.md, "Scripts"). A script's second line, `-- uses: prelude
+Why: every movement of money is one of these scripts. A script's second line, `-- uses: prelude
 ...`, names the shared pieces that are put between its shebang and its body; there is no other way to share text, so
 what the server runs is exactly shebang + pieces + body, and its SHA-1 is fixed by the files.
 """
