@@ -51,13 +51,15 @@ def reading_of(response: str, *, path: str, provider: str | None, asked: str, st
     found = _extracted(answer, path, provider) or _read_by_hand(reported)
     for model in (answer.get("model") or answer.get("modelVersion"), asked):
         usd = price_of(found, model, provider)
-        if usd is not None:
+        if usd is not None and model is not None:
             return Reading(answer, reported, found, usd + _fees(answer, model, provider))
     return Reading(answer, reported, found, None)
 
 
 def _extracted(answer: dict[str, Any], path: str, provider: str | None) -> Usage | None:
     """genai-prices' own reading; None where it does not know the provider's API."""
+    if provider is None:
+        return None
     flavor = next((flavor for ending, flavor in _FLAVORS.items() if path.endswith(ending)), "chat")
     for name in (flavor, "default"):
         try:
