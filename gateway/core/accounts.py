@@ -101,6 +101,8 @@ def check_amount(param: str, amount: int, *, least: int = 0) -> None:
 
 def check_hold(hold: PlaceHold) -> None:
     """Errors: InvalidRequest naming the figure of a hold that no ledger can place."""
+    if not hold.scopes and _is_plain(hold):
+        return
     check_amount("ceiling", hold.ceiling)
     if not 0 <= hold.floor <= hold.ceiling:
         raise InvalidRequest("floor is between 0 and ceiling", param="floor")
@@ -112,6 +114,18 @@ def check_hold(hold: PlaceHold) -> None:
             check_amount("limit", claim.limit)
         elif not claim.budget_id:
             raise InvalidRequest(f"scope {claim.scope}: a limit, or a budget that has it", param="scopes")
+
+
+def _is_plain(hold: PlaceHold) -> bool:
+    """The same, for the hold that is right and claims no scope: one look instead of five calls."""
+    return (
+        type(hold.floor) is type(hold.first) is type(hold.ceiling) is int
+        and type(hold.lifetime_ms) is type(hold.greatest_age_ms) is int
+        and 0 <= hold.floor <= hold.ceiling <= GREATEST_ARGUMENT
+        and 0 <= hold.first <= GREATEST_ARGUMENT
+        and 1 <= hold.lifetime_ms <= GREATEST_ARGUMENT
+        and 1 <= hold.greatest_age_ms <= GREATEST_ARGUMENT
+    )
 
 
 def member(param: str, words: type[Word], word: str) -> Word:

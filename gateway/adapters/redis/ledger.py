@@ -8,6 +8,7 @@ money moved by anything else than a script.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 from gateway.adapters.redis import keys, replies
@@ -35,11 +36,14 @@ from gateway.core.holds import (
     Refusal,
     Refused,
     Renewed,
+    ScopeClaim,
 )
 from gateway.core.money import Rate, Unit
 
 # Scope keys are remembered for at most this many open holds; what is forgotten costs one more round trip, nothing else.
 _REMEMBERED_HOLDS_MAX = 65_536
+_REMEMBERED_ACCOUNTS_MAX = 8_192
+_HOLD_MARK = 2  # the underscore of `ho_`
 
 
 class RedisLedger(RedisBooks):
@@ -52,6 +56,7 @@ class RedisLedger(RedisBooks):
         self.is_frozen = False
         self._worker = worker
         self._known: dict[str, tuple[str, list[str]]] = {}  # hold id -> account, keys of its scopes
+        self._prefixes: dict[str, tuple[str, str, str, str, str]] = {}  # of the keys of an account's holds
         self._retention = str(terms.retention_ms)
         self._place_tail = (str(terms.most_shortfalls), str(terms.longest_hold_ms + terms.retention_ms))
         self._place, self._extend_to, self._shrink_to = load("place"), load("extend_to"), load("shrink_to")
@@ -64,24 +69,17 @@ class RedisLedger(RedisBooks):
             return Refused(Refusal.MEMORY)
         if self.is_frozen:
             return Refused(Refusal.FROZEN)
-        hold_id, of_tag = hold.hold_id, _tag_of(hold.hold_id, hold.account)
+        hold_id = hold.hold_id
+        step_keys = self._four_keys(hold_id, hold.account)
         check_hold(hold)
         first = min(hold.ceiling, max(hold.floor, hold.first))
-        step_keys = [f"{of_tag}a:{hold.account}", f"{of_tag}h:{hold_id}", f"{of_tag}open", f"{of_tag}journal"]
         args: list[bytes | str | int] = [
             hold_id, hold.account, hold.floor, first, hold.ceiling, hold.rate.microusd_per_btc, self._worker,
             hold.owner, hold.lifetime_ms, hold.greatest_age_ms, f"c:{hold.credit_id}" if hold.credit_id else "",
             f"r:{hold.token_id}" if hold.token_id else "", hold.labels, *self._place_tail,
         ]  # fmt: skip
         for claim in hold.scopes:
-            step_keys.append(keys.counter_key(of_tag, claim))
-            limit: int | str = ""
-            if claim.limit is not None:
-                limit = claim.limit
-            else:
-                step_keys.append(keys.budget_key(of_tag, claim.budget_id or ""))
-            measure = "u" if claim.measure is Measure.USES else "m"
-            args += (measure, limit, claim.window_ends_at_ms or 0)
+            _claim(claim, keys.tag(hold_id), step_keys, args)
         reply = await self._link.script(self._place, step_keys, args)
         if reply[0] != b"placed":
             return replies.refused(reply, hold.scopes)
@@ -117,18 +115,18 @@ class RedisLedger(RedisBooks):
         reply = await self._link.script(self._checkpoint, step_keys, (hold_id, earned))
         return Renewed(earned=reply[1]) if reply[0] == b"renewed" else replies.refused(reply)
 
-    async def post(self, hold_id: str, cost: int, *, account: str, outcome: bytes = b"") -> Posted | Refused:
+    def post(
+        self, hold_id: str, cost: int, *, account: str, outcome: bytes = b""
+    ) -> Coroutine[Any, Any, Posted | Refused]:
         """Charge `cost` and end the hold. A hold that is forgotten (retention) counts as unknown: replay no older
         posts."""
         check_amount("cost", cost)
-        step_keys = _ending_keys(_tag_of(hold_id, account), account, hold_id)
-        return await self._end(
-            self._post, hold_id, account, step_keys, (hold_id, account, cost, outcome, self._retention)
-        )
+        step_keys = self._four_keys(hold_id, account)
+        return self._end(self._post, hold_id, account, step_keys, (hold_id, account, cost, outcome, self._retention))
 
     async def void(self, hold_id: str, *, account: str, outcome: bytes = b"") -> Posted | Refused:
         """End the hold at no charge; an unknown one can then never be placed."""
-        step_keys = _ending_keys(_tag_of(hold_id, account), account, hold_id)
+        step_keys = self._four_keys(hold_id, account)
         return await self._end(self._void, hold_id, account, step_keys, (hold_id, account, outcome, self._retention))
 
     async def expire(self, hold_id: str, *, lease_gone: bool = False) -> Posted | Refused:
@@ -197,12 +195,29 @@ class RedisLedger(RedisBooks):
             return replies.refused(reply)
         return Debited(taken=reply[1], owed=reply[2], available=reply[3], replayed=reply[4] == 1)
 
+    def _four_keys(self, hold_id: str, account: str) -> list[str]:
+        """Account, hold, open holds and journal. Errors: ValueError where hold and account lie in two partitions."""
+        known = self._prefixes.get(account)
+        if known is None:
+            of_tag = keys.tag(account)
+            if len(self._prefixes) >= _REMEMBERED_ACCOUNTS_MAX:
+                self._prefixes.clear()
+            known = (of_tag[2:4], keys.account_key(account), f"{of_tag}h:", f"{of_tag}open", f"{of_tag}journal")
+            self._prefixes[account] = known
+        digits, account_key, hold_prefix, open_key, journal_key = known
+        if hold_id[3:5] != digits or hold_id.rfind("_") != _HOLD_MARK:
+            _tag_of(hold_id, account)
+        return [account_key, hold_prefix + hold_id, open_key, journal_key]
+
     async def _end(
         self, script: Script, hold_id: str, account: str, step_keys: list[str], args: tuple[bytes | str | int, ...]
     ) -> Posted | Refused:
-        answer = replies.ended(await self._on_scopes(script, hold_id, account, step_keys, args))
+        known = self._known.get(hold_id)
+        reply = await self._link.script(script, step_keys + known[1] if known else step_keys, args)
+        if reply[0] == b"keys":
+            reply = await self._with_told_keys(reply, script, hold_id, account, step_keys, args)
         self._known.pop(hold_id, None)
-        return answer
+        return replies.ended(reply)
 
     async def _on_scopes(
         self, script: Script, hold_id: str, account: str, step_keys: list[str], args: tuple[bytes | str | int, ...]
@@ -211,10 +226,16 @@ class RedisLedger(RedisBooks):
         known = self._known.get(hold_id)
         reply = await self._link.script(script, step_keys + known[1] if known else step_keys, args)
         if reply[0] == b"keys":
-            told = [key.decode() for key in reply[1:]]
-            self._remember(hold_id, account, told)
-            reply = await self._link.script(script, step_keys + told, args)
+            return await self._with_told_keys(reply, script, hold_id, account, step_keys, args)
         return reply
+
+    async def _with_told_keys(
+        self, reply: list[bytes], script: Script, hold_id: str, account: str, step_keys: list[str],
+        args: tuple[bytes | str | int, ...],
+    ) -> Any:  # fmt: skip
+        told = [key.decode() for key in reply[1:]]
+        self._remember(hold_id, account, told)
+        return await self._link.script(script, step_keys + told, args)
 
     async def _account_of(self, hold_id: str) -> str | None:
         known = self._known.get(hold_id)
@@ -231,6 +252,15 @@ class RedisLedger(RedisBooks):
 
 def _ending_keys(of_tag: str, account: str, hold_id: str) -> list[str]:
     return [f"{of_tag}a:{account}", f"{of_tag}h:{hold_id}", f"{of_tag}open", f"{of_tag}journal"]
+
+
+def _claim(claim: ScopeClaim, of_tag: str, step_keys: list[str], args: list[bytes | str | int]) -> None:
+    """What a scope adds to the keys and arguments of `place`."""
+    step_keys.append(keys.counter_key(of_tag, claim))
+    if claim.limit is None:
+        step_keys.append(keys.budget_key(of_tag, claim.budget_id or ""))
+    measure = "u" if claim.measure is Measure.USES else "m"
+    args += (measure, "" if claim.limit is None else claim.limit, claim.window_ends_at_ms or 0)
 
 
 def _tag_of(hold_id: str, account: str) -> str:

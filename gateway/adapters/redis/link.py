@@ -17,7 +17,7 @@ The failure it prevents: a retry that pays twice, and a lost connection that is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, Self
 
@@ -34,6 +34,7 @@ _AGAIN = frozenset({"LOADING", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF", "NOA
 _LOOK_AGAIN = frozenset({"READONLY", "CLUSTERDOWN", "MASTERDOWN"})
 # A redirect is an answer, not a failure: the first few are followed at once.
 _QUICK_REDIRECTS = 3
+_FAILURES = (RedisReplyError, Lost)
 _ASKING = pack(("ASKING",))
 
 
@@ -90,13 +91,15 @@ class RedisLink:
         name = args[0] if isinstance(args[0], str) else "command"
         return await self._call(name, pack(args), key.encode(), None)
 
-    async def script(self, script: Script, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any:
+    def script(
+        self, script: Script, keys: Sequence[str], args: Sequence[bytes | str | int]
+    ) -> Coroutine[Any, Any, Any]:
         """One script on keys of one slot. Sent once more with the same arguments after an unknown outcome.
 
         Errors: RedisReplyError (nothing has changed), Unavailable (did not happen), OutcomeUnknown.
         """
         packed = pack(("EVALSHA", script.sha1, len(keys), *keys, *args))
-        return await self._call(script.name, packed, keys[0].encode(), script)
+        return self._call(script.name, packed, keys[0].encode(), script)
 
     async def each_server(self, *args: bytes | str | int) -> dict[str, Any]:
         """One command on every primary. An error reply is a value here. Errors: Unavailable, OutcomeUnknown."""
@@ -122,7 +125,7 @@ class RedisLink:
         try:
             connection = self._live(key)
             reply: Any = None if connection is None else await connection.send(packed)
-            if connection is None or isinstance(reply, RedisReplyError | Lost):
+            if type(reply) is not list and (connection is None or isinstance(reply, _FAILURES)):
                 reply = await self._call_again(Call(name, packed, key, script, started_s + self._timeout_s), reply)
             ok = True
             return reply
@@ -151,7 +154,7 @@ class RedisLink:
                     raise failure_of(call.unknown or reply or Lost("no connection in time", written=False))
                 await asyncio.sleep(pause_s)
                 reply = await self._send(call)
-                if not isinstance(reply, RedisReplyError | Lost):
+                if not isinstance(reply, _FAILURES):
                     return reply
         finally:
             self._again_count -= 1

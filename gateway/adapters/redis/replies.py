@@ -17,6 +17,7 @@ from gateway.core.money import Rate, Unit
 BALANCE_FIELDS = (
     "unit", "available", "held", "credited", "posted", "debt", "rate", "shortfalls", "class", "frozen", *POCKETS,
 )  # fmt: skip
+_ONE_POCKET = 6  # members of an ending's reply without what each pocket paid
 _REFUSALS = {reason.value.encode(): reason for reason in Refusal}
 _ABOUT_A_SCOPE = frozenset({Refusal.LIMIT, Refusal.PAUSED, Refusal.NO_BUDGET, Refusal.STALE_WINDOW})
 
@@ -105,14 +106,8 @@ def ended(reply: Sequence[Any]) -> Posted | Refused:
     """The answer of post, void and expire."""
     if reply[0] != b"ended":
         return refused(reply)
-    return Posted(
-        state=reply[1].decode(),
-        posted=reply[2],
-        shortfall=reply[3],
-        available=reply[4],
-        pockets=tuple(zip(POCKETS, reply[6:], strict=False)),
-        replayed=reply[5] == 1,
-    )
+    pockets = tuple(zip(POCKETS, reply[6:], strict=False)) if len(reply) > _ONE_POCKET else ()
+    return Posted(reply[1].decode(), reply[2], reply[3], reply[4], pockets, reply[5] == 1)
 
 
 def balance(account: str, values: Sequence[bytes | None]) -> Balance | None:
