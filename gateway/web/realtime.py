@@ -27,6 +27,7 @@ from gateway.web.proxy import Observer
 
 log = logging.getLogger("farebox.relay")
 
+PREIMAGE_DIGITS = 64
 # RFC 6455: a reason has at most 123 bytes.
 _REASON_MOST_BYTES = 123
 
@@ -140,7 +141,7 @@ class RealtimeEdge:
         shown: Headers = list(call.headers)
         for each in subprotocols:
             if each.startswith(KEY_SUBPROTOCOL):  # browsers cannot set headers: what they show is a key as any other
-                shown.append((b"api-key", each.removeprefix(KEY_SUBPROTOCOL).encode("latin-1")))
+                shown.append((b"api-key", _key_of(each)))
         credential = parse_credential(shown, call.query)
         await self._relay.serve(call, credential, subprotocols, client, trace)
 
@@ -165,3 +166,10 @@ class RealtimeEdge:
                 await client.close(4000 + status, code)
         except OSError:
             log.info("session %s: the client went before it was answered", call.request_id)
+
+
+def _key_of(subprotocol: str) -> bytes:
+    """The key in a subprotocol. A subprotocol has no colon (RFC 6455, 4.1), so a dot may stand before the preimage."""
+    key = subprotocol.removeprefix(KEY_SUBPROTOCOL)
+    macaroon, _, preimage = key.rpartition(".")
+    return (f"{macaroon}:{preimage}" if macaroon and len(preimage) == PREIMAGE_DIGITS else key).encode("latin-1")
