@@ -59,8 +59,8 @@ async def serve_worker(config: Config, listener: socket.socket, number: int, *, 
 
 
 class _Server(uvicorn.Server):
-    """Ends by returning. Uvicorn raises the signal that ended it a second time, which would end the process before what it
-    still has to write - the spool, the log, its lease - is written."""
+    """Ends by returning. Uvicorn raises the signal that ended it a second time, which would end the process before what
+    it still has to write - the spool, the log, its lease - is written."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.should_exit = True

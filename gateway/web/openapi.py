@@ -147,7 +147,7 @@ def _relay_responses(each: RelayPath) -> Json:
     return {
         "200": answer,
         **_problems("402"),
-        **{status: _EITHER for status in ("400", "401", "403", "404", "405", "409", "413", "422", "429", "503")},
+        **dict.fromkeys(("400", "401", "403", "404", "405", "409", "413", "422", "429", "503"), _EITHER),
         "default": _UPSTREAM,
     }
 

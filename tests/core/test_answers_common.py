@@ -14,7 +14,7 @@ from gateway.core.answers.figures import MOST_TOKENS, decoded
 from gateway.core.answers.openai_common import common_report
 from gateway.core.usage import Usage
 
-FIGURES = st.one_of(
+FIGURES: st.SearchStrategy[object] = st.one_of(
     st.integers(min_value=-1, max_value=300),
     st.sampled_from([None, True, "12", 12.0, 12.5, MOST_TOKENS, MOST_TOKENS + 1, [], {}]),
 )

@@ -298,7 +298,7 @@ def test_a_report_far_above_what_was_seen_is_not_plausible() -> None:
 def test_every_block_may_bring_tokens_that_no_event_shows() -> None:
     def block(index: int) -> bytes:
         return b"".join(
-            event(value, value["type"])
+            event(value, str(value["type"]))
             for value in (
                 {"type": "content_block_start", "index": index, "content_block": {"type": "text", "text": ""}},
                 {"type": "content_block_delta", "index": index, "delta": {"type": "text_delta", "text": "a " * 40}},

@@ -128,7 +128,7 @@ async def test_no_request_is_lost_or_charged_twice_while_its_slot_moves(gateway:
         over.set()
 
     running = asyncio.gather(ask_all(gateway.port, streams(credential, [400] * 6, interval_ms=8)), move())
-    called = sum(await asyncio.gather(*(call_on() for _ in range(8))), [])
+    called = [answer for answers in await asyncio.gather(*(call_on() for _ in range(8))) for answer in answers]
     streamed, _ = await running
 
     told = Counter(reply.status for reply in called)
