@@ -91,7 +91,8 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
         background.run("access log", access_log.run)
         stack.push_async_callback(access_log.flush)
         store = await open_store(stack, config, worker=worker, metrics=metrics, background=background)
-        counting = Counting(Vocabularies().counter_for)
+        vocabularies = Vocabularies()
+        counting = Counting(vocabularies.counter_for, vocabularies.is_exact)
         current = [policies]
         agents = await open_agents(
             stack, config, store=store, metrics=metrics, counting=counting, policies=lambda: current[0],
@@ -205,6 +206,7 @@ def _relay_settings(config: Config) -> RelaySettings:
     return RelaySettings(
         whole_answer_most_bytes=config.limits.whole_answer_most_bytes,
         drain_on_disconnect=frozenset(name for name, each in config.upstreams.items() if each.drain_on_disconnect),
+        stalled_reader_s=config.limits.stalled_reader_s,
         read_timeout_s={name: each.read_idle_timeout_s for name, each in config.upstreams.items()},
     )
 

@@ -46,5 +46,7 @@ class RequestFacts(Struct, frozen=True, gc=False):
     audio_ms_bound: int = 0  # greatest duration of an upload billed by time
     audio_output: bool = False  # the output may be billed as audio
     image_output: bool = False  # the output may be billed as image
+    unseen_input_tokens: int = 0  # the part of the input's bound that the body does not show: a conversation, pictures
+    input_counted: bool = False  # the bound stands on a count of the text, no longer on its bytes alone
     limit_can_be_spliced: bool = True  # False where the dialect has no output limit to lower
     session: bool = False  # many responses on one socket: the bound is of the first, each further one is held for

@@ -18,9 +18,11 @@ class UsageTail:
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._size = 0
+        self.total_bytes = 0
 
     def feed(self, data: bytes) -> None:
         """Remember a piece, forget what lies before the tail."""
+        self.total_bytes += len(data)
         self._parts.append(data[-TAIL_BYTES:])
         self._size += len(self._parts[-1])
         if self._size > 4 * TAIL_BYTES:

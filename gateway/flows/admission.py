@@ -121,7 +121,10 @@ class Admission:
         if call.query and match.dialect is Dialect.GEMINI:
             gemini.check_query(call.query)
         if call.form is None:
-            return read_request(match.operation, call.body, path_model=match.path_model or call.model, limits=limits)
+            model = match.path_model or call.model
+            facts = read_request(match.operation, call.body, path_model=model, limits=limits)
+            unseen = facts.input_bound_tokens - len(call.body) - limits.overhead_tokens
+            return facts if unseen <= 0 else replace(facts, unseen_input_tokens=unseen)
         return upload_request(
             match.operation,
             call.form,

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from gateway.core.answers.figures import decoded
 from gateway.core.answers.registry import answer_text, report_of_answer
 from gateway.core.facts import RequestFacts
-from gateway.core.input_text import input_text
+from gateway.core.input_text import image_bytes, input_text
 from gateway.core.metering import StreamReader, TextCounter
 from gateway.core.operations import Operation
 from gateway.core.routing import Match
@@ -20,8 +21,13 @@ from gateway.core.usage import Basis, Usage
 
 # Above this the counting of a text leaves the event loop.
 LARGE_TEXT_BYTES = 16 * 1024
+# An estimate of tokens that no text exceeds by more, in the vocabularies of today.
+ESTIMATE_MARGIN = 3
 # What these cost stands in the request; there is no text to count.
 _PRICED_BY_REQUEST = frozenset({Operation.RAW, Operation.SPEECH, Operation.IMAGES_GENERATIONS, Operation.IMAGES_EDITS})
+# Whoever sends these has them explained to the model by the upstream, in hundreds of tokens.
+_EXPLAINED = (b'"tools"', b'"functions"', b'"mcp_servers"', b"\\u")
+_TEXT_ANSWERS = frozenset({Operation.TRANSCRIPTIONS})  # as text or subtitles, where the request says so
 _NO_OUTPUT = frozenset({Operation.EMBEDDINGS, Operation.EMBED})
 
 
@@ -45,8 +51,14 @@ class Running(Protocol):
 class Counting:
     """Counts by the vocabulary of each model. `counters` gives the counter for a model and its provider."""
 
-    def __init__(self, counters: Callable[[str, str | None], TextCounter]) -> None:
+    def __init__(
+        self,
+        counters: Callable[[str, str | None], TextCounter],
+        is_exact: Callable[[str, str | None], bool] = lambda _model, _provider: False,
+    ) -> None:
+        """`is_exact`: whether a model's vocabulary is known; without it a count is an estimate."""
         self._counters = counters
+        self._is_exact = is_exact
 
     def counter(self, request: Counted) -> TextCounter:
         """The counter of the request's model."""
@@ -62,31 +74,58 @@ class Counting:
             return await asyncio.to_thread(self.input_tokens, request, body)
         return self.input_tokens(request, body)
 
-    async def of_answer(self, request: Counted, body: bytes, answer: bytes | None) -> tuple[Usage, Basis, str | None]:
-        """Usage of an unstreamed answer (reported, else counted, else what the request asked for), and the model that
-        it says it comes from."""
+    def input_bound(self, request: Counted, body: bytes) -> int:
+        """The bound of the input with its text counted instead of measured in bytes. All else that the bound stands for
+        stays in it, because nobody has counted that: an earlier conversation, pictures, what an upstream says of tools.
+        The bytes around the text stand for what it adds to every message."""
+        facts = request.facts
+        if facts.input_counted:
+            return facts.input_bound_tokens
+        text = input_text(body)
+        size_bytes = len(text.encode("utf-8", "replace"))
+        tokens = self.counter(request)(text)
+        if not self._is_exact(facts.model, request.provider):
+            tokens = min(tokens * ESTIMATE_MARGIN, size_bytes)
+        saved = max(size_bytes - tokens, 0) + image_bytes(body)
+        if not any(name in body for name in _EXPLAINED):
+            saved += max(facts.input_bound_tokens - facts.unseen_input_tokens - len(body), 0)
+        return max(facts.input_bound_tokens - saved, tokens)
+
+    async def input_bound_off_loop(self, request: Counted, body: bytes) -> int:
+        """The same, in a thread where the body is large."""
+        if len(body) > LARGE_TEXT_BYTES:
+            return await asyncio.to_thread(self.input_bound, request, body)
+        return self.input_bound(request, body)
+
+    async def of_answer(
+        self, request: Counted, body: bytes, answer: bytes | None, *, size_bytes: int, most_output_tokens: int
+    ) -> tuple[Usage, Basis, str | None]:
+        """Usage of an unstreamed answer of `size_bytes` (reported, else counted, else what the request asked for), and
+        the model that it says it comes from. Of an answer that nobody can read a token a byte is charged, at most what
+        was held: in whatever form it came, it was delivered."""
         operation = request.match.operation
         if operation is Operation.RAW:
             return Usage(), Basis.REPORTED, None
         reported, model = report_of_answer(operation, answer) if answer is not None else (None, None)
         if reported is not None:
             return within(reported, request.facts), Basis.REPORTED, model
-        usage, basis = await self._unreported(request, body, answer)
+        most = max(min(size_bytes, most_output_tokens), 0)
+        usage, basis = await self._unreported(request, body, answer, most)
         return usage, basis, model
 
-    async def _unreported(self, request: Counted, body: bytes, answer: bytes | None) -> tuple[Usage, Basis]:
+    async def _unreported(self, request: Counted, body: bytes, answer: bytes | None, most: int) -> tuple[Usage, Basis]:
         operation = request.match.operation
         facts = request.facts
         if operation in _PRICED_BY_REQUEST:
             return asked_for(facts), Basis.ESTIMATED
         inputs = await self.input_tokens_off_loop(request, body)
-        output = 0 if operation in _NO_OUTPUT else await self._output_tokens(request, answer)
+        output = 0 if operation in _NO_OUTPUT else await self._output_tokens(request, answer, most)
         counted = Usage(input_tokens=inputs, output_tokens=output, audio_ms=facts.audio_ms_bound)
         return counted, Basis.COUNTED
 
-    async def _output_tokens(self, request: Counted, answer: bytes | None) -> int:
-        if answer is None:
-            return request.facts.output_limit_tokens or 0
+    async def _output_tokens(self, request: Counted, answer: bytes | None, most: int) -> int:
+        if answer is None or (request.match.operation not in _TEXT_ANSWERS and decoded(answer) is None):
+            return most
         text = answer_text(request.match.operation, answer)
         counter = self.counter(request)
         if len(text) > LARGE_TEXT_BYTES:

@@ -33,8 +33,10 @@ from gateway.flows.settling import Settler, Work
 from gateway.flows.streaming import MeteredStream
 from gateway.ports import Answer, Ledger, UpstreamRequest, Upstreams
 
-# API.md: the last event of a stream waits for the post, at most this long.
+# The last event of a stream waits for the post, at most this long.
 LAST_EVENT_WAIT_S = 0.05
+# How often the reader of a large answer is looked at.
+READER_CHECK_S = 5.0
 
 
 class Outlet(Protocol):
@@ -78,6 +80,7 @@ class RelaySettings:
     whole_answer_most_bytes: int
     drain_on_disconnect: frozenset[str]
     read_timeout_s: dict[str, float]
+    stalled_reader_s: float = 60.0
 
 
 class Relay:
@@ -136,7 +139,7 @@ class Relay:
                         raise UpstreamFailed("the upstream refused the gateway's own credential or account")
                     case AnswerKind.ERROR:
                         await self._settler.void(work)
-                        await self._pass_on(call, answer, outlet, trace)
+                        await self._pass_on(call, admitted, answer, outlet, trace)
                     case AnswerKind.WHOLE:
                         await self._relay_whole(call, admitted, work, answer, outlet, trace)
                     case AnswerKind.BINARY:
@@ -207,7 +210,9 @@ class Relay:
         if body is None:
             await self._relay_large(call, admitted, work, answer, outlet, trace)
             return
-        usage, basis, model = await self._counting.of_answer(admitted, call.body, body)
+        usage, basis, model = await self._counting.of_answer(
+            admitted, call.body, body, size_bytes=len(body), most_output_tokens=work.terms.tokens_bought(work.granted)
+        )
         self._price_as_served(admitted, work, model)
         await self._settler.post(work, usage, basis)
         headers = headers_down(answer.headers, call.request_id.encode())
@@ -222,8 +227,14 @@ class Relay:
     ) -> None:
         """Pass on what is too large or no text; its usage is in its last bytes, or in the request."""
         tail = UsageTail()
-        ended = await self._pump(call, answer, outlet, trace, tail.feed)
-        usage, basis, _ = await self._counting.of_answer(admitted, call.body, tail.as_answer())
+        ended = await self._pump(call, admitted, answer, outlet, trace, tail.feed)
+        usage, basis, _ = await self._counting.of_answer(
+            admitted,
+            call.body,
+            tail.as_answer(),
+            size_bytes=tail.total_bytes,
+            most_output_tokens=work.terms.tokens_bought(work.granted),
+        )
         await self._settler.post(work, usage, basis)
         if ended and not outlet.gone:
             await outlet.finish()
@@ -233,23 +244,31 @@ class Relay:
         try:
             if kind_of(answer.status, answer.headers, admitted.facts, admitted.match.dialect) is AnswerKind.OUR_FAULT:
                 raise UpstreamFailed("the upstream refused the gateway's own credential or account")
-            await self._pass_on(call, answer, outlet, trace)
+            await self._pass_on(call, admitted, answer, outlet, trace)
         finally:
             answer.abort()
 
-    async def _pass_on(self, call: Call, answer: Answer, outlet: Outlet, trace: Trace) -> None:
+    async def _pass_on(self, call: Call, admitted: Admitted, answer: Answer, outlet: Outlet, trace: Trace) -> None:
         """Relay an answer that costs nothing."""
         body = await answer.read_up_to(self._settings.whole_answer_most_bytes)
         if body is not None:
             trace.status = answer.status
             await outlet.respond(answer.status, headers_down(answer.headers, call.request_id.encode()), body)
-        elif await self._pump(call, answer, outlet, trace, None) and not outlet.gone:
+        elif await self._pump(call, admitted, answer, outlet, trace, None) and not outlet.gone:
             await outlet.finish()
 
     async def _pump(
-        self, call: Call, answer: Answer, outlet: Outlet, trace: Trace, also: Callable[[bytes], None] | None
+        self,
+        call: Call,
+        admitted: Admitted,
+        answer: Answer,
+        outlet: Outlet,
+        trace: Trace,
+        also: Callable[[bytes], None] | None,
     ) -> bool:
-        """Stream an answer through unread. True when it came to its proper end."""
+        """Stream an answer through unread. True when it came to its proper end. One whose end tells what it costs is
+        read to it although the client has gone: the upstream has done the work, and bills it."""
+        drains = also is not None and admitted.match.operation is not Operation.RAW
         over: asyncio.Future[None] = self._loop.create_future()
 
         def arrive(data: bytes) -> None:
@@ -263,6 +282,9 @@ class Relay:
                 over.set_result(None)
 
         def gone() -> None:
+            if drains:
+                answer.resume()
+                return
             answer.abort()
             end()
 
@@ -271,10 +293,19 @@ class Relay:
         await outlet.begin(answer.status, headers, on_gone=gone, on_drained=answer.resume)
         try:
             answer.stream(arrive, end)
-            await over
+            while not over.done():
+                await asyncio.wait([over], timeout=READER_CHECK_S)
+                blocked_since = outlet.blocked_since
+                if not outlet.gone and blocked_since is not None and self._stalled(blocked_since):
+                    outlet.cut_off()
+                    gone()
         finally:
             outlet.release()
         return answer.complete
+
+    def _stalled(self, blocked_since_s: float) -> bool:
+        """Whether a client has taken nothing for too long: it holds a connection of the upstream's, and money."""
+        return self._loop.time() - blocked_since_s > self._settings.stalled_reader_s
 
     # Streams.
 
@@ -297,8 +328,10 @@ class Relay:
             granted=work.granted,
             policy=self._admission.policies.hold,
             count_input=partial(self._counting.input_tokens, admitted, call.body),
+            bound_input=partial(self._counting.input_bound, admitted, call.body),
             renewed_at_s=work.renewed_at_s,
             drain_on_disconnect=match.upstream_name in self._settings.drain_on_disconnect,
+            has_unseen_input=facts.unseen_input_tokens > 0,
         )
 
     async def _relay_stream(

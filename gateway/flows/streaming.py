@@ -66,8 +66,10 @@ class MeteredStream:
         granted: int,
         policy: HoldPolicy,
         count_input: Callable[[], int],
+        bound_input: Callable[[], int],
         renewed_at_s: float,
         drain_on_disconnect: bool = False,
+        has_unseen_input: bool = False,
     ) -> None:
         self.reader = reader
         self.terms = terms
@@ -76,8 +78,10 @@ class MeteredStream:
         self.failure: str | None = None
         self.tail = b""
         self._source, self._sink, self._ledger = source, sink, ledger
-        self._hold_id, self._policy, self._count_input = hold_id, policy, count_input
+        self._hold_id, self._policy = hold_id, policy
+        self._count_input, self._bound_input = count_input, bound_input
         self._drain_on_disconnect = drain_on_disconnect
+        self._has_unseen_input = has_unseen_input
         self._loop = asyncio.get_running_loop()
         self.finished: asyncio.Future[None] = self._loop.create_future()
         self._most_tokens = ceiling_tokens(terms.facts, policy)
@@ -143,7 +147,7 @@ class MeteredStream:
     def client_gone(self) -> None:
         """The client has hung up: it pays for what was delivered, or for all where the upstream bills regardless."""
         self._gone = True
-        if self._drain_on_disconnect:
+        if self._drain_on_disconnect or self._owes_unseen():
             self._source.resume()
             return
         if self._held is not None:
@@ -151,6 +155,15 @@ class MeteredStream:
             self._held = None
         self._source.abort()
         self._finish()
+
+    def _owes_unseen(self) -> bool:
+        """Whether tokens are owed that only the upstream's last word tells: hidden reasoning, an earlier conversation,
+        pictures. Who hangs up before that word would have them for nothing."""
+        if self.reader.usage(input_bound_tokens=0)[1] is Basis.REPORTED:
+            return False
+        reported = self.reader.reported
+        unseen_input = self._has_unseen_input and (reported is None or not reported.input_tokens)
+        return unseen_input or not self.terms.facts.shows_all
 
     def _upstream_ended(self) -> None:
         self._upstream_over = True
@@ -211,7 +224,7 @@ class MeteredStream:
 
     def _count_input_exactly(self) -> None:
         """The bytes of a request bound its tokens loosely; where the money ends, the difference buys output."""
-        self.terms = self.terms.with_input(self._count_input())
+        self.terms = self.terms.with_input(self._bound_input())
         self._paid_tokens = max(self._bought(), self._paid_tokens)
 
     def _bought(self) -> int:

@@ -137,6 +137,7 @@ class World:
             granted=first,
             policy=POLICY,
             count_input=lambda: INPUT_COUNTED,
+            bound_input=lambda: INPUT_COUNTED,
             renewed_at_s=self.loop.time(),
             drain_on_disconnect=drain,
         )
