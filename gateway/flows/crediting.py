@@ -59,6 +59,7 @@ class Crediting:
         self._book = book
         self._system = system
         self._rates: dict[str, Rate] = {}
+        self._seen_credited: dict[bytes, None] = {}  # payment hashes, the oldest first
         self._lookups: Together[Rate | NeedsChallenge] = Together()
         self._reading: asyncio.Task[None] | None = None
 
@@ -86,6 +87,20 @@ class Crediting:
             return await self.credit(payer)
         self.note_rate(payer.account, balance.rate)
         return balance.rate
+
+    async def rate_after_credit(self, payer: VerifiedPayer) -> Rate | NeedsChallenge:
+        """The same, for whoever asks what there is: the payment that is shown is credited first, so that a top-up made a
+        moment ago is seen. With the node away what is known is told."""
+        if payer.payment_hash not in self._seen_credited:
+            try:
+                credited = await self.credit(payer)
+            except Unavailable:
+                credited = None
+            if isinstance(credited, Rate):
+                if len(self._seen_credited) >= REMEMBERED_RATES:
+                    del self._seen_credited[next(iter(self._seen_credited))]
+                self._seen_credited[payer.payment_hash] = None
+        return await self.rate_of(payer)
 
     async def credit(self, payer: VerifiedPayer) -> Rate | NeedsChallenge:
         """On `no_account` and `credit_unknown`: look the invoice up and credit it; then place again, at the rate given.

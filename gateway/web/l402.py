@@ -76,7 +76,7 @@ def l402_routes(desk: L402Desk) -> list[Route]:
 
 async def _balance(desk: L402Desk, request: Request) -> Response:
     payer = await _payer(desk, request)
-    rate = await desk.crediting.rate_of(payer)
+    rate = await desk.crediting.rate_after_credit(payer)
     if isinstance(rate, NeedsChallenge):
         raise await _challenge(desk, request, rate)
     balance = await desk.ledger.balance(payer.account)

@@ -4,17 +4,21 @@ cut, a feed of rates that can fall silent.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from e2e.stack import until
 from servers import free_port, server_binary
+
+from gateway.simulators.lightning import SimulatedNode
 
 
 class Store:
@@ -153,3 +157,47 @@ class Feed:
         """End it."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class NodeThread:
+    """A simulated node in a thread of its own, to be told what happens to an invoice."""
+
+    def __init__(self, directory: Path) -> None:
+        self.node = SimulatedNode()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._wait(self.node.start())
+        certificate = directory / "tls.cert"
+        certificate.write_bytes(self.node.tls_cert_pem)
+        self.lnd = {"address": self.node.address, "tls_cert": str(certificate), "macaroon": self.node.macaroon_hex}
+
+    def settle(self, payment_hash: str) -> str:
+        """Pay an invoice, as if by a stranger; its preimage."""
+        self._do(lambda: self.node.settle(bytes.fromhex(payment_hash)))
+        return self.preimage(payment_hash)
+
+    def accept(self, payment_hash: str) -> str:
+        """Hold a payment unsettled; the preimage that nobody may know yet."""
+        self._do(lambda: self.node.accept(bytes.fromhex(payment_hash)))
+        return self.preimage(payment_hash)
+
+    def preimage(self, payment_hash: str) -> str:
+        """Of an invoice, paid or not."""
+        return self.node.preimage(bytes.fromhex(payment_hash)).hex()
+
+    def close(self) -> None:
+        """End node and thread."""
+        self._wait(self.node.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _do(self, act: Callable[[], None]) -> None:
+        async def run() -> None:
+            act()
+
+        self._wait(run())
+
+    def _wait(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)

@@ -186,6 +186,37 @@ async def test_an_account_has_the_rate_of_its_latest_challenge(parts: Parts) -> 
     assert await parts.crediting.rate_of(payer) == Rate(70_000_000_000)
 
 
+async def test_whoever_asks_what_there_is_sees_a_top_up_paid_a_moment_ago(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.flows.crediting.REMEMBERED_RATES", 1)
+    _, credential = await parts.bought(100)
+    payer = parts.payer(credential)
+    assert await parts.crediting.rate_of(payer) == RATE
+    top_up = await parts.challenger.challenge("192.0.2.1", asked_sats=50, top_up_of=payer.top_up_of)
+    topped = parts.payer(shown(top_up.macaroon, await parts.pay(top_up)))
+    for shown_payer in (topped, topped, payer, topped):
+        assert await parts.crediting.rate_after_credit(shown_payer) == RATE
+    await credited(parts, payer.account, 150_000)
+
+
+async def test_with_the_node_away_what_is_known_of_a_credit_is_told(parts: Parts) -> None:
+    _, credential = await parts.bought(100)
+    payer = parts.payer(credential)
+    assert await parts.crediting.rate_of(payer) == RATE
+    parts.simulated.faults.refuse = frozenset({"*"})
+    assert await parts.crediting.rate_after_credit(payer) == RATE
+
+
+async def test_an_unpaid_top_up_hides_nothing_of_what_is_known(parts: Parts) -> None:
+    _, credential = await parts.bought(100)
+    payer = parts.payer(credential)
+    assert await parts.crediting.rate_of(payer) == RATE
+    top_up = await parts.challenger.challenge("192.0.2.1", top_up_of=payer.top_up_of)
+    unpaid = parts.payer(shown(top_up.macaroon, parts.simulated.preimage(top_up.payment_hash)))
+    assert await parts.crediting.rate_after_credit(unpaid) == RATE
+
+
 async def test_a_revoked_token_places_nothing(parts: Parts) -> None:
     _, credential = await parts.bought()
     payer = parts.payer(credential)
