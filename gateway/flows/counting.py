@@ -10,12 +10,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from gateway.core.answers.figures import decoded
 from gateway.core.answers.registry import answer_text, report_of_answer
 from gateway.core.facts import RequestFacts
 from gateway.core.input_text import image_bytes, input_text
 from gateway.core.metering import StreamReader, TextCounter
 from gateway.core.operations import Operation
+from gateway.core.price_cards import PriceCard
 from gateway.core.routing import Match
 from gateway.core.usage import Basis, Usage
 
@@ -36,6 +39,7 @@ class Counted(Protocol):
 
     match: Match
     facts: RequestFacts
+    card: PriceCard | None
     provider: str | None
 
 
@@ -108,7 +112,10 @@ class Counting:
             return Usage(), Basis.REPORTED, None
         reported, model = report_of_answer(operation, answer) if answer is not None else (None, None)
         if reported is not None:
-            return within(reported, request.facts), Basis.REPORTED, model
+            usage = within(reported, request.facts)
+            if _untimed(request, usage):
+                return replace(usage, audio_ms=request.facts.audio_ms_bound), Basis.ESTIMATED, model
+            return usage, Basis.REPORTED, model
         most = max(min(size_bytes, most_output_tokens), 0)
         usage, basis = await self._unreported(request, body, answer, most)
         return usage, basis, model
@@ -142,6 +149,13 @@ class Counting:
             return usage, basis
         visible = stream.reader.count()
         return usage.with_output(min(visible, usage.output_tokens)), Basis.COUNTED
+
+
+def _untimed(request: Counted, usage: Usage) -> bool:
+    """Whether a model that is billed by time alone told tokens alone. Its upload's greatest time is charged: nothing is
+    free by omission."""
+    card = request.card
+    return card is not None and card.second is not None and not card.has_tokens and not usage.audio_ms
 
 
 def within(usage: Usage, facts: RequestFacts) -> Usage:

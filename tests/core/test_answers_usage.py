@@ -260,6 +260,12 @@ CASES: list[Case] = [
     ),
     ("Ollama with the prompt in its cache", Op.OLLAMA_GENERATE, {"done": True, "eval_count": 290}, None),
     (
+        "transcription by duration, with tokens beside it",
+        Op.TRANSCRIPTIONS,
+        {"text": "hi", "usage": {"prompt_audio_seconds": 3, "prompt_tokens": 4, "completion_tokens": 2}},
+        Usage(4, output_tokens=2, audio_ms=3000),
+    ),
+    (
         "transcription by duration",
         Op.TRANSCRIPTIONS,
         {"text": "hi", "usage": {"type": "duration", "seconds": 8.47}},

@@ -27,7 +27,8 @@ def transcription_usage(body: Members) -> Usage | None:
         return Usage(audio_ms=duration) if duration is not None else None
     usage = openai.usage_of(body.get("usage"))
     if usage is not None:
-        return usage
+        # Mistral tells both.
+        return replace(usage, audio_ms=milliseconds(reported, "prompt_audio_seconds") or 0)
     duration = milliseconds(body, "duration")
     return Usage(audio_ms=duration) if duration is not None else None
 
