@@ -31,7 +31,7 @@ async def read_body(receive: Receive, limit_bytes: int) -> bytes:
         raise ClientGone
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False):
-        _check_size(len(body), limit_bytes)
+        check_size(len(body), limit_bytes)
         return body
     try:
         async with asyncio.timeout(_BODY_TIMEOUT_S):
@@ -49,12 +49,12 @@ async def _read_rest(receive: Receive, first: bytes, limit_bytes: int) -> bytes:
         part: bytes = message.get("body", b"")
         parts.append(part)
         size += len(part)
-        _check_size(size, limit_bytes)
+        check_size(size, limit_bytes)
         if not message.get("more_body", False):
             return b"".join(parts)
 
 
-def _check_size(size: int, limit_bytes: int) -> None:
+def check_size(size: int, limit_bytes: int) -> None:
     if size > limit_bytes:
         raise TooLarge(f"the body is larger than {limit_bytes} bytes", param="body")
 
@@ -104,7 +104,7 @@ class Upload:
             raise ClientGone
         part: bytes = message.get("body", b"")
         self._size += len(part)
-        _check_size(self._size, self._limit_bytes)
+        check_size(self._size, self._limit_bytes)
         self._more = message.get("more_body", False)
         if self._form is not None:
             self._form.feed(part)

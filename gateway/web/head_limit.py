@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from gateway.web.http_protocol import RelayProtocol
 
 
 def protocol_within(most_bytes: int) -> type[asyncio.Protocol]:
     """uvicorn's protocol, with heads of at most `most_bytes` (and what one read brings beyond)."""
 
-    class LimitedProtocol(HttpToolsProtocol):
+    class LimitedProtocol(RelayProtocol):
         """One connection of a client."""
 
         _heading = True  # a head is awaited or under way

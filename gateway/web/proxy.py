@@ -20,7 +20,8 @@ from gateway.core.multipart import MultipartFields, boundary_of
 from gateway.flows.proxying import Relay, Trace
 from gateway.ports import System
 from gateway.web.addresses import Addresses
-from gateway.web.bodies import ClientGone, Receive, Upload, read_body
+from gateway.web.bodies import ClientGone, Receive, Upload, check_size, read_body
+from gateway.web.http_protocol import EXTENSION, Direct
 from gateway.web.outlet import Outlet, Send
 from gateway.web.problems import is_grpc, render_failure, render_problem
 
@@ -83,10 +84,12 @@ class Proxy:
             started_s=self._time(),
         )
         trace = Trace()
-        outlet = Outlet(receive, send)
+        extensions = scope.get("extensions")
+        direct: Direct | None = extensions.get(EXTENSION) if extensions else None
+        outlet = Outlet(receive, send, direct)
         self.open_requests += 1
         try:
-            await self._serve(call, receive, outlet, trace)
+            await self._serve(call, receive, outlet, trace, direct)
         except ClientGone:
             trace.reason = "client_gone"
         except Problem as problem:
@@ -107,7 +110,9 @@ class Proxy:
         self._tails = [digits[at : at + length] for at in range(0, len(digits), length)]
         return self._tails.pop()
 
-    async def _serve(self, call: Call, receive: Receive, outlet: Outlet, trace: Trace) -> None:
+    async def _serve(
+        self, call: Call, receive: Receive, outlet: Outlet, trace: Trace, direct: Direct | None = None
+    ) -> None:
         if self.draining:
             raise Unavailable("the gateway is being restarted", code="draining", retry_after_s=1)
         if self.open_requests > self._limits.open_requests_most:
@@ -121,7 +126,11 @@ class Proxy:
             if content_type.startswith(b"multipart/form-data"):
                 await self._begin_upload(call, receive, header_value(call.headers, b"content-type") or b"")
             else:
-                call.body = await read_body(receive, self._limits.body_most_bytes)
+                body = direct.take_body() if direct is not None else None
+                if body is None:
+                    body = await read_body(receive, self._limits.body_most_bytes)
+                check_size(len(body), self._limits.body_most_bytes)
+                call.body = body
         await self._relay.serve(call, credential, outlet, trace)
 
     async def _begin_upload(self, call: Call, receive: Receive, content_type: bytes) -> None:
