@@ -116,11 +116,13 @@ class Credit:
 class World:
     """One stream and what stands around it."""
 
-    def __init__(self, *, credit: int, limit: int | None = None, drain: bool = False) -> None:
+    def __init__(
+        self, *, credit: int, limit: int | None = None, drain: bool = False, shows_all: bool = True, unseen: bool = False
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.upstream, self.client = Upstream(), Client()
         facts = RequestFacts(
-            "m", stream=True, shows_all=True, asks_usage=True, input_bound_tokens=INPUT_BOUND, output_limit_tokens=limit
+            "m", stream=True, shows_all=shows_all, asks_usage=True, input_bound_tokens=INPUT_BOUND, output_limit_tokens=limit
         )
         terms = Terms(CARD, facts, Unit.NANOUSD, NO_RATE)
         first = min(terms.bound(min(POLICY.first_step_tokens, limit or 8)), credit)
@@ -140,6 +142,7 @@ class World:
             bound_input=lambda: INPUT_COUNTED,
             renewed_at_s=self.loop.time(),
             drain_on_disconnect=drain,
+            has_unseen_input=unseen,
         )
         self.stream.start()
 
@@ -278,6 +281,22 @@ async def test_where_the_upstream_bills_regardless_a_stream_without_client_is_re
     assert world.client.received == b""
     assert world.stream.usage()[0].output_tokens == sample.output_tokens
     assert not world.upstream.aborted
+
+
+@pytest.mark.parametrize("hidden", [{"shows_all": False}, {"unseen": True}], ids=["reasoning", "conversation"])
+async def test_who_hangs_up_before_the_last_word_still_pays_what_only_that_tells(hidden: dict[str, bool]) -> None:
+    sample = chat(tokens(100))
+    world = World(credit=10_000, **hidden)
+    cut = sample.data.rindex(b'"usage"') - 100
+    await world.upstream.send(sample.data[:cut])
+    world.client.gone = True
+    world.stream.client_gone()
+    assert not world.upstream.aborted
+    await world.upstream.send(sample.data[cut:])
+    await world.upstream.end()
+    await world.finished()
+    usage, basis = world.stream.usage()
+    assert (usage.input_tokens, usage.output_tokens, basis) == (sample.input_tokens, sample.output_tokens, Basis.REPORTED)
 
 
 async def test_an_upstream_that_breaks_off_is_charged_for_what_came() -> None:
