@@ -93,6 +93,23 @@ async def test_a_store_that_was_emptied_is_found_out_and_stays_so_until_accepted
     assert not (await drain.once()).mismatches
 
 
+async def test_what_was_accepted_stays_accepted_for_the_next_process(
+    link: RedisLink, ledger: RedisLedger, tmp_path: Path
+) -> None:
+    await spend(ledger, 4)
+    first = Segments.open(tmp_path)
+    await JournalDrain(link, ledger, first).once()
+    await link.command("FLUSHALL", key="")
+    await spend(ledger, 1)
+    assert len(await JournalDrain(link, ledger, first).accept()) == 1
+    first.close()
+    again = Segments.open(tmp_path)
+    found = await JournalDrain(link, ledger, again).once()
+    again.close()
+    assert not found.mismatches
+    verify_chain(tmp_path)
+
+
 async def test_a_store_that_went_back_and_on_again_is_found_out_by_what_it_says(
     link: RedisLink, ledger: RedisLedger, segments: Segments
 ) -> None:

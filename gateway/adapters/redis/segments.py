@@ -146,7 +146,10 @@ class Segments:
         write_marks(self._directory, self.marks)
 
     def reset_mark(self, partition: int, mark: Mark | None) -> None:
-        """After people have accepted that the store went back: go on from where it is."""
+        """After people have accepted that the store went back: go on from where it is, in a new segment. The last one
+        tells at the next opening how far the journal was written, and would lift the mark again."""
+        if self._file is not None and self._file.tell() > len(_opening(self._digest)):
+            self._begin(_number_of(segment_paths(self._directory)[-1]) + 1)
         if mark is None:
             self.marks.pop(partition, None)
         else:
