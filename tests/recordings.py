@@ -14,7 +14,8 @@ import pytest
 
 FOLDER = "FAREBOX_RECORDINGS"
 _LEFT_OUT = f"The recorded exchanges were left out: {FOLDER} does not name their folder."
-# Whose prices apply at a host, as an operator would configure it. Hosts that are not here have no provider in the price book.
+# Whose prices apply at a host, as an operator would configure it. Hosts that are not here have no provider in the price
+# book.
 PROVIDERS = {
     "api.openai.com": "openai",
     "api.anthropic.com": "anthropic",

@@ -89,8 +89,8 @@ class Crediting:
         return balance.rate
 
     async def rate_after_credit(self, payer: VerifiedPayer) -> Rate | NeedsChallenge:
-        """The same, for whoever asks what there is: the payment that is shown is credited first, so that a top-up made a
-        moment ago is seen. With the node away what is known is told."""
+        """The same, for whoever asks what there is: the payment that is shown is credited first, so that a top-up made
+        a moment ago is seen. With the node away what is known is told."""
         if payer.payment_hash not in self._seen_credited:
             try:
                 credited = await self.credit(payer)

@@ -1,4 +1,5 @@
-"""`farebox bench` runs to its end on real parts, and no request of any subject fails. What it measures is not judged here."""
+"""`farebox bench` runs to its end on real parts, and no request of any subject fails. What it measures is not judged
+here."""
 
 from __future__ import annotations
 

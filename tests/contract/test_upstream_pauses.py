@@ -17,7 +17,6 @@ ENDLESS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
-
 @asynccontextmanager
 async def serving(
     script: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], **settings: float

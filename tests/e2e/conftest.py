@@ -1,4 +1,5 @@
-"""One set of simulated parts and one gateway for the whole session; tests that break things start gateways of their own."""
+"""One set of simulated parts and one gateway for the whole session; tests that break things start gateways of their
+own."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The outside world of a gateway, to be broken by tests: a store that can be killed and started again, a wire that can be
-cut, a feed of rates that can fall silent.
+"""The outside world of a gateway, to be broken by tests: a store that can be killed and started again, a wire that can
+be cut, a feed of rates that can fall silent.
 """
 
 from __future__ import annotations

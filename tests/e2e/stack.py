@@ -1,8 +1,8 @@
-"""Everything that a test from outside needs, in processes of its own: simulated parts, gateways over them, a store that can
-be stopped, and wires that can be cut.
+"""Everything that a test from outside needs, in processes of its own: simulated parts, gateways over them, a store that
+can be stopped, and wires that can be cut.
 
-One set of simulated parts (upstream, node, wallet) serves a whole session; every gateway has a directory, a secret and a
-store of its own, so that no test sees what another one bought.
+One set of simulated parts (upstream, node, wallet) serves a whole session; every gateway has a directory, a secret and
+a store of its own, so that no test sees what another one bought.
 """
 
 from __future__ import annotations
@@ -76,7 +76,15 @@ def running_parts(directory: Path) -> Iterator[Parts]:
     """Upstream, node and wallet in one process, which ends when its standard input closes."""
     directory.mkdir(parents=True, exist_ok=True)
     ready = directory / "parts.json"
-    command = [sys.executable, "-m", "gateway.simulators.parts", "--data-dir", str(directory), "--ready-file", str(ready)]
+    command = [
+        sys.executable,
+        "-m",
+        "gateway.simulators.parts",
+        "--data-dir",
+        str(directory),
+        "--ready-file",
+        str(ready),
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
         try:
             until(lambda: ready.exists() or process.poll() is not None, READY_S, what="the simulated parts")
@@ -197,8 +205,8 @@ def start_stack(
     upstream: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> Iterator[Stack]:
-    """A gateway of its own. `policies`: sections of `limits.yaml`; `upstream`: keys of every upstream; others: sections of
-    the configuration."""
+    """A gateway of its own. `policies`: sections of `limits.yaml`; `upstream`: keys of every upstream; others: sections
+    of the configuration."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "config.yaml"
     config.write_text(yaml.safe_dump(_config(directory, parts, policies or {}, upstream or {}, overrides)))
@@ -236,13 +244,21 @@ def wait_ready(stack: Stack) -> None:
 
 
 def _config(
-    directory: Path, parts: Parts, policies: Mapping[str, Any], upstream: Mapping[str, Any], overrides: Mapping[str, Any]
+    directory: Path,
+    parts: Parts,
+    policies: Mapping[str, Any],
+    upstream: Mapping[str, Any],
+    overrides: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What an operator would write. Short times, so that what is lost shows soon; high limits of challenges, because all
-    tests come from one address."""
+    """What an operator would write. Short times, so that what is lost shows soon; high limits of challenges, because
+    all tests come from one address."""
     upstreams: dict[str, dict[str, Any]] = {
         "openai": {"dialect": "openai", "base_url": f"{parts.upstream_url}/openai/v1", "api_key": "sk-upstream-key"},
-        "anthropic": {"dialect": "anthropic", "base_url": f"{parts.upstream_url}/anthropic", "api_key": "sk-ant-upstream"},
+        "anthropic": {
+            "dialect": "anthropic",
+            "base_url": f"{parts.upstream_url}/anthropic",
+            "api_key": "sk-ant-upstream",
+        },
         "gemini": {"dialect": "gemini", "base_url": f"{parts.upstream_url}/gemini", "api_key": "gemini-upstream"},
         "ollama": {"dialect": "ollama", "base_url": f"{parts.upstream_url}/ollama", "provider": "ollama"},
         "tools": {"dialect": "raw", "base_url": f"{parts.upstream_url}/raw"},

@@ -1,5 +1,5 @@
-"""Every form in which a credential may be shown, and every way in which it may be wrong: status and code, as the HTTP contract
-has them, from the running gateway.
+"""Every form in which a credential may be shown, and every way in which it may be wrong: status and code, as the HTTP
+contract has them, from the running gateway.
 """
 
 from __future__ import annotations
@@ -215,9 +215,14 @@ def test_a_paid_top_up_is_never_offered_again(desk: Desk) -> None:
     for _ in range(3):
         assert desk.ask(shown, deposit).status_code == 200
         members = check_challenge(desk.ask(shown, deposit))
-        assert members["paymentHash"] == check_challenge(desk.ask(shown, deposit))["paymentHash"], "shown again until paid"
+        assert members["paymentHash"] == check_challenge(desk.ask(shown, deposit))["paymentHash"], (
+            "shown again until paid"
+        )
         offered.add(members["paymentHash"])
-        assert desk.stack.balance(f"{members['macaroon']}:{desk.node.settle(members['paymentHash'])}")["available"] == 1_000
+        assert (
+            desk.stack.balance(f"{members['macaroon']}:{desk.node.settle(members['paymentHash'])}")["available"]
+            == 1_000
+        )
     assert len(offered) == 3
 
 

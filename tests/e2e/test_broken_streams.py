@@ -1,4 +1,5 @@
-"""Clients that hang up, upstreams that stall, break off or lie: the hold is resolved, and the payer pays what was delivered."""
+"""Clients that hang up, upstreams that stall, break off or lie: the hold is resolved, and the payer pays what was
+delivered."""
 
 from __future__ import annotations
 
@@ -96,7 +97,9 @@ def test_a_client_gone_in_the_middle_of_its_upload_pays_nothing(stack: Stack) ->
     head = {**proof(credential), "content-type": "multipart/form-data; boundary=x", "content-length": "900000"}
     with socket.create_connection(("127.0.0.1", stack.port)) as wire:
         lines = [f"{name}: {value}" for name, value in head.items()]
-        wire.sendall("\r\n".join(["POST /v1/audio/transcriptions HTTP/1.1", "host: x", *lines]).encode() + b"\r\n\r\n" + form)
+        wire.sendall(
+            "\r\n".join(["POST /v1/audio/transcriptions HTTP/1.1", "host: x", *lines]).encode() + b"\r\n\r\n" + form
+        )
         until(lambda: stack.balance(credential)["held"] > 0, what="the hold")
     assert stack.settled(credential)["posted"] == 0
 

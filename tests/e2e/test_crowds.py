@@ -1,5 +1,5 @@
-"""One credit, many requests at once: what is spent is what was bought, however they interleave; with one worker and with two
-processes on one store.
+"""One credit, many requests at once: what is spent is what was bought, however they interleave; with one worker and
+with two processes on one store.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def streams(credential: str, lengths: list[int], interval_ms: int = 1) -> list[A
 
 async def test_streams_of_every_length_cost_together_what_is_posted(gateway: Stack) -> None:
     credential = gateway.buy(150)
-    lengths = [step * 20 for step in reversed(range(50))]  # 24,500 tokens, 245 sats: more than there is, the longest first
+    lengths = [
+        step * 20 for step in reversed(range(50))
+    ]  # 24,500 tokens, 245 sats: more than there is, the longest first
     async with watched(gateway, credential) as seen:
         replies = await ask_all(gateway.port, streams(credential, lengths))
     served = [reply for reply in replies if reply.status == 200]

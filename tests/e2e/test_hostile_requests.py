@@ -1,4 +1,5 @@
-"""Requests that no client of good will sends, byte by byte on a socket: refused plainly, never a 500, nothing charged."""
+"""Requests that no client of good will sends, byte by byte on a socket: refused plainly, never a 500, nothing
+charged."""
 
 from __future__ import annotations
 

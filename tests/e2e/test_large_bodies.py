@@ -23,7 +23,8 @@ UPLOAD_MOST_MIB = 64
 
 
 class Warehouse:
-    """An upstream that takes and gives large bodies, and remembers what came: an ASGI application on a thread of its own."""
+    """An upstream that takes and gives large bodies, and remembers what came: an ASGI application on a thread of its
+    own."""
 
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []

@@ -1,4 +1,5 @@
-"""What is around the gateway goes away and comes back: nobody is asked to pay for our own fault, and no money is lost."""
+"""What is around the gateway goes away and comes back: nobody is asked to pay for our own fault, and no money is
+lost."""
 
 from __future__ import annotations
 

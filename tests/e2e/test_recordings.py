@@ -1,7 +1,7 @@
 """Recorded exchanges with the real services, sent through a running gateway to a server that answers as they did.
 
-Every answer comes back byte for byte; its usage is what an independent reader finds, and its price that reader's, rounded
-up to a msat. Where not, `REASONS` says why; an exchange for which it has no reason fails.
+Every answer comes back byte for byte; its usage is what an independent reader finds, and its price that reader's,
+rounded up to a msat. Where not, `REASONS` says why; an exchange for which it has no reason fails.
 """
 
 from __future__ import annotations

@@ -114,7 +114,9 @@ def test_openai_makes_images(client: OpenAI, stack: Stack, key: str) -> None:
 
 def test_openai_transcribes(client: OpenAI, stack: Stack, key: str) -> None:
     before = stack.balance(key)["posted"]
-    answer = client.audio.transcriptions.create(model="whisper-1", file=("a.wav", io.BytesIO(b"\0" * 64_000), "audio/wav"))
+    answer = client.audio.transcriptions.create(
+        model="whisper-1", file=("a.wav", io.BytesIO(b"\0" * 64_000), "audio/wav")
+    )
     assert answer.text
     assert stack.balance(key)["posted"] > before
 

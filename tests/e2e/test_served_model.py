@@ -1,5 +1,5 @@
-"""Upstreams answer with another model than was asked for: an alias's newest version, a router's choice. The price is that of
-the model that was served, where the price book knows it, and never above what was held.
+"""Upstreams answer with another model than was asked for: an alias's newest version, a router's choice. The price is
+that of the model that was served, where the price book knows it, and never above what was held.
 """
 
 from __future__ import annotations

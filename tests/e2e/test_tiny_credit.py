@@ -1,5 +1,5 @@
-"""A huge answer on a tiny credit, in every dialect: delivered tokens are worth at most the charge, the charge is at most the
-credit, and the upstream is stopped, not read to its end.
+"""A huge answer on a tiny credit, in every dialect: delivered tokens are worth at most the charge, the charge is at
+most the credit, and the upstream is stopped, not read to its end.
 """
 
 from __future__ import annotations

@@ -117,12 +117,23 @@ class World:
     """One stream and what stands around it."""
 
     def __init__(
-        self, *, credit: int, limit: int | None = None, drain: bool = False, shows_all: bool = True, unseen: bool = False
+        self,
+        *,
+        credit: int,
+        limit: int | None = None,
+        drain: bool = False,
+        shows_all: bool = True,
+        unseen: bool = False,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.upstream, self.client = Upstream(), Client()
         facts = RequestFacts(
-            "m", stream=True, shows_all=shows_all, asks_usage=True, input_bound_tokens=INPUT_BOUND, output_limit_tokens=limit
+            "m",
+            stream=True,
+            shows_all=shows_all,
+            asks_usage=True,
+            input_bound_tokens=INPUT_BOUND,
+            output_limit_tokens=limit,
         )
         terms = Terms(CARD, facts, Unit.NANOUSD, NO_RATE)
         first = min(terms.bound(min(POLICY.first_step_tokens, limit or 8)), credit)
@@ -296,7 +307,11 @@ async def test_who_hangs_up_before_the_last_word_still_pays_what_only_that_tells
     await world.upstream.end()
     await world.finished()
     usage, basis = world.stream.usage()
-    assert (usage.input_tokens, usage.output_tokens, basis) == (sample.input_tokens, sample.output_tokens, Basis.REPORTED)
+    assert (usage.input_tokens, usage.output_tokens, basis) == (
+        sample.input_tokens,
+        sample.output_tokens,
+        Basis.REPORTED,
+    )
 
 
 async def test_an_upstream_that_breaks_off_is_charged_for_what_came() -> None:
