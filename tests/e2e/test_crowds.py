@@ -95,7 +95,7 @@ def streams(credential: str, lengths: list[int], interval_ms: int = 1) -> list[A
 
 
 async def test_streams_of_every_length_cost_together_what_is_posted(gateway: Stack) -> None:
-    credential = gateway.buy(150)
+    credential = gateway.buy(145)  # eleven holds of a first step, and a little for the one that will be cut
     lengths = [
         step * 20 for step in reversed(range(50))
     ]  # 24,500 tokens, 245 sats: more than there is, the longest first
@@ -109,7 +109,7 @@ async def test_streams_of_every_length_cost_together_what_is_posted(gateway: Sta
     assert all(note["final"] for note in notes)
     assert {note["cut"] for note in notes} == {None, "credit"}
     costs = [note["cost"]["amount_msat"] for note in notes]
-    assert sum(costs) == balance["posted"] <= balance["credited"] == 150_000
+    assert sum(costs) == balance["posted"] <= balance["credited"] == 145_000
     assert [gateway.record(reply.request_id, credential)["cost"]["amount_msat"] for reply in served] == costs
     for reply, cost in zip(served, costs, strict=True):
         assert tokens_in(reply) * OUTPUT_MSAT <= cost
