@@ -184,7 +184,8 @@ class MeteredStream:
     # Money.
 
     def _extend_if_near(self) -> None:
-        if self.reader.count() > self._paid_tokens - self._step_tokens // 2 and self._paid_tokens < self._most_tokens:
+        # The count is dear: not where everything that the request allows is reserved already.
+        if self._paid_tokens < self._most_tokens and self.reader.count() > self._paid_tokens - self._step_tokens // 2:
             self._extend()
 
     def _extend(self) -> None:
