@@ -109,10 +109,13 @@ class AgentDesk:
         return self._challenger.refusal(challenge, reason, cost_nanousd=price, members=members)
 
     async def must_be_known(self, call: Call, payer: VerifiedPayer, deposit: int | None) -> None:
-        """For what costs nothing: the credential must have been paid for. Errors: PaymentRequired, Unavailable."""
+        """For what costs nothing: the credential must have been paid for, and not been revoked. Errors:
+        PaymentRequired, Unavailable."""
         rate = await self._crediting.rate_of(payer)
         if isinstance(rate, NeedsChallenge):
             raise await self._refusal(call, rate.reason, deposit, top_up_of=rate.top_up_of)
+        if await self._ledger.is_revoked(payer.token, payer.account):
+            raise await self._refusal(call, "the token was revoked", deposit)
 
     async def place(
         self, call: Call, payer: VerifiedPayer, request: Request, deposit: int | None, policy: HoldPolicy

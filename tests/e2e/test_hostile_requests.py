@@ -138,3 +138,16 @@ def test_what_was_refused_held_nothing(stack: Stack, hostile: str) -> None:
     balance = stack.settled(hostile)
     assert balance["credited"] == 5_000_000
     until(lambda: stack.balance(hostile)["held"] == 0)
+
+
+def test_a_revoked_token_buys_nothing_not_even_what_is_free(stack: Stack) -> None:
+    credential = stack.buy(10)
+    free = {"model": "gpt-4o-mini", "input": "Count me."}
+    assert stack.http.get("/v1/models", headers=proof(credential)).status_code == 200
+    assert stack.http.post("/l402/revoke", headers=proof(credential)).status_code == 200
+    for answer in (
+        stack.http.get("/v1/models", headers=proof(credential)),
+        stack.http.post("/v1/responses/input_tokens", json=free, headers=proof(credential)),
+        stack.http.post(CHAT, json=body(), headers=proof(credential)),
+    ):
+        assert (answer.status_code, answer.json()["detail"]) == (402, "the token was revoked")

@@ -133,6 +133,11 @@ class RedisBooks:
         key = keys.account_key(account)
         await self._link.command("HSET", key, f"r:{token_id}", int(time.time()), key=key)
 
+    async def is_revoked(self, token_id: str, account: str) -> bool:
+        """Whether `place` would refuse this token; for what needs no hold."""
+        key = keys.account_key(account)
+        return bool(await self._link.command("HEXISTS", key, f"r:{token_id}", key=key))
+
     async def freeze(self, account: str) -> None:
         """From now on no hold is placed on this account; what runs is settled. For reconcile, on a mismatch."""
         key = keys.account_key(account)
