@@ -159,6 +159,8 @@ class Connection(asyncio.Protocol):
         self._framed = False
         self._keep_alive = False
         self._message_done = False
+        self._head_done = False
+        self._bodiless = False
         self._headers_bytes = 0
         self._paused = False
         self._writable: asyncio.Future[None] | None = None
@@ -210,7 +212,13 @@ class Connection(asyncio.Protocol):
 
     # Parser callbacks.
 
+    def on_message_begin(self) -> None:
+        if self._message_done:  # a second answer to one request: it is nobody's, and what follows could be anybody's
+            self.reusable = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_done:  # a trailer, or the head of an answer that nobody asked for
+            return
         self._headers_bytes += len(name) + len(value)
         if self._headers_bytes > HEADERS_LIMIT_BYTES:
             message = "headers too long"
@@ -224,16 +232,23 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         status = self.parser.get_status_code()
         exchange = self.exchange
+        if self._head_done:
+            return
         if exchange is None or status < 200:  # 100 Continue, 103 Early Hints: the real answer follows
             if exchange is not None:
                 exchange.headers = []
             self._framed = False
             return
         exchange.status = status
+        self._head_done = True
+        if self._bodiless:  # the parser does not know, and would wait for a body
+            self._message_done, self.reusable = True, False
         self._keep_alive = self.parser.should_keep_alive()  # asked later, the parser has forgotten
         exchange.headers_done()
 
     def on_body(self, body: bytes) -> None:
+        if self._message_done:
+            return
         self._pieces.append(body)
 
     def on_message_complete(self) -> None:
@@ -250,7 +265,8 @@ class Connection(asyncio.Protocol):
         if self.served:
             self.parser = httptools.HttpResponseParser(self)
         self.served += 1
-        self._framed = self._message_done = False
+        self._framed = self._message_done = self._head_done = False
+        self._bodiless = head.startswith(b"HEAD ")
         self._headers_bytes = 0
         self.last_read = self.pool.loop.time()
         exchange = self.exchange = Exchange(self, self.pool.loop.create_future())

@@ -237,3 +237,50 @@ async def test_a_paused_exchange_stops_reading_the_socket() -> None:
         assert received < 2_000_000
         exchange.abort()
         pool.close()
+
+
+async def test_a_second_answer_in_one_read_is_nobodys_and_ends_the_connection() -> None:
+    second = b"HTTP/1.1 500 Broken\r\nx-second: yes\r\ncontent-length: 6\r\n\r\nsecond"
+    async with Upstream(replies(OK + second, OK)) as upstream:
+        pool = upstream.pool()
+        exchange = await pool.open(HEAD, b"")
+        assert (exchange.status, exchange.headers) == (200, [(b"content-length", b"2")])
+        assert await exchange.read_up_to(100) == b"ok"
+        assert await (await pool.open(HEAD, b"")).read_up_to(100) == b"ok"
+        assert upstream.connections == 2
+        pool.close()
+
+
+async def test_trailers_are_no_headers() -> None:
+    answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nset-cookie: a=b\r\n\r\n"
+    async with Upstream(replies(answer)) as upstream:
+        pool = upstream.pool()
+        exchange = await pool.open(HEAD, b"")
+        assert await exchange.read_up_to(100) == b"ok"
+        assert exchange.headers == [(b"transfer-encoding", b"chunked")]
+        pool.close()
+
+
+async def test_an_answer_to_head_has_no_body_to_wait_for() -> None:
+    async with Upstream(replies(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n")) as upstream:
+        pool = upstream.pool()
+        exchange = await pool.open(b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n", b"")
+        assert await asyncio.wait_for(exchange.read_up_to(100), 5) == b""
+        assert exchange.headers == [(b"content-length", b"5000")]
+        pool.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+     b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok",
+     b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+     b"HTTP/1.1 200 OK\r\nx: a\x00b\r\n\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000 + b"\r\n\r\n"],
+)  # fmt: skip
+async def test_an_answer_that_two_readers_would_read_differently_is_a_failure(answer: bytes) -> None:
+    async with Upstream(replies(answer)) as upstream:
+        pool = upstream.pool(headers_timeout_s=2.0)
+        with pytest.raises(UpstreamFailed):
+            await (await pool.open(HEAD, b"")).read_up_to(100)
+        assert pool.open_connections == 0
+        pool.close()
