@@ -22,14 +22,16 @@ from gateway.simulators.lightning import SimulatedNode
 
 
 class Store:
-    """A Valkey whose data survive its death: every write is on the disk before it is answered."""
+    """A Valkey whose data survive its death: every write is on the disk before it is answered, unless `durable` is false."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, durable: bool = True) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self._log = directory / "server.log"
         self._command = [server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
-        self._command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        self._command += ["--save", ""]
+        if durable:
+            self._command += ["--appendonly", "yes", "--appendfsync", "always"]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,9 +63,9 @@ class Store:
 
 
 @contextmanager
-def running_store(directory: Path) -> Iterator[Store]:
+def running_store(directory: Path, *, durable: bool = True) -> Iterator[Store]:
     """A store, ended at the end."""
-    store = Store(directory)
+    store = Store(directory, durable=durable)
     store.start()
     try:
         yield store

@@ -36,7 +36,9 @@ def priced(stack: Stack, answer: httpx.Response, credential: str) -> tuple[dict[
     return record["usage"], record["cost"]["amount_msat"]
 
 
-def test_a_stream_without_include_usage_is_charged_and_its_usage_chunk_is_taken_out(stack: Stack, credential: str) -> None:
+def test_a_stream_without_include_usage_is_charged_and_its_usage_chunk_is_taken_out(
+    stack: Stack, credential: str
+) -> None:
     said = json.dumps(body(model="gpt-4o", stream=True)).encode()
     answer = stack.http.post(CHAT, content=said, headers=proof(credential) | {"x-sim-output-tokens": "100"})
     usage, cost = priced(stack, answer, credential)
@@ -66,8 +68,17 @@ def test_a_stream_without_include_usage_is_charged_and_its_usage_chunk_is_taken_
         lambda key: {"authorization": f"Bearer {key}"},
         lambda key: {"x-api-key": key},
         lambda key: {"x-goog-api-key": key},
-        lambda key: {"authorization": f"L402 {key}", "x-api-key": "sk-dummy", "cookie": f"key={key}", "api-key": "dummy"},
-        lambda key: {"authorization": f"L402 {key}", "proxy-authorization": f"L402 {key}", "forwarded": "for=192.0.2.1"},
+        lambda key: {
+            "authorization": f"L402 {key}",
+            "x-api-key": "sk-dummy",
+            "cookie": f"key={key}",
+            "api-key": "dummy",
+        },
+        lambda key: {
+            "authorization": f"L402 {key}",
+            "proxy-authorization": f"L402 {key}",
+            "forwarded": "for=192.0.2.1",
+        },
     ],
     ids=["l402", "bearer", "x-api-key", "x-goog-api-key", "with_cookie_and_dummy", "with_proxy_authorization"],
 )
