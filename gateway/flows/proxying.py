@@ -400,6 +400,8 @@ class Relay:
             return
         terms = self._admission.terms_for_served(admitted, work.terms, served)
         if terms is not None:
+            if terms is not work.terms:
+                work.most = work.granted
             work.terms = terms
             work.model = served
 

@@ -38,6 +38,7 @@ class Work:
     shortfall: int = 0
     acknowledged: bool = False
     model: str = ""
+    most: int | None = None  # another model served than was asked for: what was held is what the payer agreed to
 
     @property
     def unit(self) -> Unit:
@@ -62,8 +63,8 @@ class Settler:
         work.resolved = True
         work.usage, work.basis, work.cut = usage, basis, cut
         work.cost = work.terms.amount(usage) if cost is None else cost
-        if work.model:  # another model than the one asked for: what was held is what the payer agreed to
-            work.cost = min(work.cost, work.granted)
+        if work.most is not None:
+            work.cost = min(work.cost, work.most)
         outcome = outcome_json(work)
         try:
             answer = await self._ledger.post(work.hold_id, work.cost, account=work.account, outcome=outcome)

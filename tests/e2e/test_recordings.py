@@ -114,6 +114,15 @@ def expected_refusal(exchange: Exchange, status: int, body: bytes) -> str | None
     return None
 
 
+def without_edits(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request without the members that the gateway may set: the wish for usage, and the output limit."""
+    names = {"stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens"}
+    kept = {name: value for name, value in request.items() if name not in names}
+    config = dict(request.get("generationConfig") or request.get("generation_config") or {})
+    config.pop("maxOutputTokens", config.pop("max_output_tokens", None))
+    return {**kept, "generationConfig": config}
+
+
 def without_ours(data: bytes) -> bytes:
     """A stream without the comment of the gateway."""
     return b"".join(block for block in data.splitlines(keepends=True) if not block.startswith(b": farebox "))
@@ -193,8 +202,9 @@ def judged(
             listed.append(f"{reason}: {name}")
         return 0
     target = exchange["path"] + (f"?{exchange['query']}" if exchange["query"] else "")
-    if replay.came[identifier].target != target:
-        wrong.append(f"{name}: went up as {replay.came[identifier].target}")
+    came = replay.came[identifier]
+    if came.target != target or without_edits(json.loads(came.body)) != without_edits(exchange["request"]):
+        wrong.append(f"{name}: went up as {came.target} {came.body[:300]!r}")
     if status != exchange["status"] or without_ours(body) != as_sent_down(exchange):
         wrong.append(f"{name}: other bytes came back, status {status}: {body[:200]!r}")
     if exchange["path"].endswith(FREE_ENDINGS):
