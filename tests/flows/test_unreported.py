@@ -10,6 +10,7 @@ import pytest
 
 from gateway.core.facts import RequestFacts, RequestLimits
 from gateway.core.operations import Dialect, Operation
+from gateway.core.price_cards import PriceCard
 from gateway.core.requests import read_request
 from gateway.core.routing import Match, Route, Upstream
 from gateway.core.usage import Basis
@@ -29,6 +30,7 @@ class Request:
     match: Match
     facts: RequestFacts
     provider: str | None = "p"
+    card: PriceCard | None = None
 
 
 def request(operation: Operation, **members: Any) -> tuple[Request, bytes]:
