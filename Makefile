@@ -16,8 +16,8 @@ $(READY): pyproject.toml requirements.lock
 demo: $(READY)  ## an agent's conversation on embedded parts; ONCE=1 ends by itself, PORT=... listens elsewhere
 	$(BIN)/farebox demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
-test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## all tests; WORKERS=4 runs so many files at once, where the machine has the cores
+	$(BIN)/python -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadfile)
 
 lint: $(READY)  ## style, types, imports
 	$(BIN)/ruff check .
