@@ -29,6 +29,8 @@ def kind_of(status: int, headers: Headers, facts: RequestFacts, dialect: Dialect
         return AnswerKind.OUR_FAULT
     if not 200 <= status < 300:
         return AnswerKind.ERROR
+    if dialect is not Dialect.RAW and _is_encoded(headers):
+        return AnswerKind.BINARY  # identity was asked for: nobody here can read what is in it
     media = (header_value(headers, b"content-type") or b"").partition(b";")[0].strip().lower()
     if media in {b"text/event-stream", b"application/x-ndjson", b"application/jsonl"}:
         return AnswerKind.STREAM
@@ -38,3 +40,8 @@ def kind_of(status: int, headers: Headers, facts: RequestFacts, dialect: Dialect
     if media == b"text/plain":
         return AnswerKind.WHOLE
     return AnswerKind.BINARY
+
+
+def _is_encoded(headers: Headers) -> bool:
+    encoding = header_value(headers, b"content-encoding")
+    return encoding is not None and encoding.strip().lower() not in (b"", b"identity")

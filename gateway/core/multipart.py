@@ -37,7 +37,7 @@ class _At(Enum):
 def boundary_of(content_type: bytes) -> bytes:
     """The boundary that a Content-Type names; InvalidRequest where it is missing or given twice."""
     found = _BOUNDARY.findall(content_type)
-    if len(found) != 1:
+    if len(found) != 1 or b"*" in content_type:
         refuse("content-type: multipart/form-data needs one boundary", "content-type")
     quoted, plain = found[0]
     return bytes(quoted or plain)

@@ -100,7 +100,9 @@ class MeteredStream:
         self.last_data_at = now
 
     def start(self) -> None:
-        """Begin to forward. Call once."""
+        """Begin to forward. Call once. Nothing is read for a client that went before anything could be sent."""
+        if self.finished.done():
+            return
         self._source.stream(self._arrive, self._upstream_ended)
 
     # What the upstream brings.

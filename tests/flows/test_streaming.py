@@ -124,6 +124,7 @@ class World:
         drain: bool = False,
         shows_all: bool = True,
         unseen: bool = False,
+        start: bool = True,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.upstream, self.client = Upstream(), Client()
@@ -155,7 +156,8 @@ class World:
             drain_on_disconnect=drain,
             has_unseen_input=unseen,
         )
-        self.stream.start()
+        if start:
+            self.stream.start()
 
     def tick(self, after_s: float = 0.0, **limits: Any) -> None:
         settings = {"read_timeout_s": 100.0, "stalled_reader_s": 60.0, **limits}
@@ -271,6 +273,16 @@ async def test_a_client_that_hangs_up_pays_for_what_was_delivered() -> None:
     usage, basis = world.stream.usage()
     assert world.upstream.aborted
     assert (usage.output_tokens, basis) == (world.client.received.count(b'" abc"'), Basis.COUNTED)
+
+
+async def test_a_client_that_went_before_the_first_piece_pays_for_the_input_alone() -> None:
+    world = World(credit=10_000, start=False)
+    world.stream.client_gone()
+    world.stream.start()
+    await world.upstream.send(chat(tokens(50)).data)
+    await world.finished()
+    assert world.upstream.aborted
+    assert (world.client.received, world.cost()) == (b"", INPUT_COUNTED)
 
 
 async def test_a_client_that_hangs_up_while_money_is_fetched_does_not_pay_for_what_waits() -> None:
