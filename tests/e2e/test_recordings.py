@@ -27,11 +27,13 @@ CREDIT_SATS = 1_000_000
 SERVED_ENDINGS = ("/chat/completions", "/completions", "/responses", "/responses/compact", "/embeddings", "/messages",
                   ":generateContent", ":streamGenerateContent", ":embedContent", ":batchEmbedContents")  # fmt: skip
 FREE_ENDINGS = ("/input_tokens", "/count_tokens", ":countTokens")
+REFUSALS_OF_OUR_KEY = (401, 402, 407)
 REASONS = {
     "unknown_route": "no route serves the path: it is no call that can be metered",
     "unknown_model": "the price book has no price for the model at this provider",
     "background": "an answer that is fetched later cannot be metered or cut",
     "advisor": "the advisor tool calls another model, at that model's price",
+    "key": "the upstream refused the key or account that it was called with, which is the gateway's own",
     "no usage": "the answer reports no usage: it is counted",
     "num_cached_tokens": "Mistral's older name for cached tokens, which genai-prices does not read: they are not billed as fresh",
     "read and written": "tokens that a router reports as read and written at once are billed as read; genai-prices refuses them",
@@ -205,6 +207,11 @@ def judged(
     came = replay.came[identifier]
     if came.target != target or without_edits(json.loads(came.body)) != without_edits(exchange["request"]):
         wrong.append(f"{name}: went up as {came.target} {came.body[:300]!r}")
+    if exchange["status"] in REFUSALS_OF_OUR_KEY:
+        outcomes[f"answered {status}: {REASONS['key']}"] += 1
+        if not 500 <= status < 600:
+            wrong.append(f"{name}: a refusal of our own key came back as {status}")
+        return 0
     if status != exchange["status"] or without_ours(body) != as_sent_down(exchange):
         wrong.append(f"{name}: other bytes came back, status {status}: {body[:200]!r}")
     if exchange["path"].endswith(FREE_ENDINGS):
