@@ -72,6 +72,7 @@ def _server(gateway: Gateway, config: Config) -> uvicorn.Server:
             gateway.app,
             http=protocol_within(config.limits.header_most_bytes),
             ws="websockets-sansio",
+            ws_per_message_deflate=False,  # sound does not shrink, and a frame is passed on as it came
             loop="none",
             lifespan="off",
             access_log=False,

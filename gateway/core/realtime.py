@@ -101,7 +101,8 @@ class RealtimeMeter:
             self._input.hear_audio(event.audio_bytes, self.settings.input_bytes_each_ms)
         elif event.type == "session.update":
             asked = members_of(event.session)
-            self._asked_settings = read_settings(asked, self.settings)
+            wanted, before = read_settings(asked, self.settings), self._asked_settings
+            self._asked_settings = wanted if before is None else before.dearer(wanted)
             self._updates += 1
             self._hear(asked)
         elif event.type == "conversation.item.create":
