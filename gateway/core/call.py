@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gateway.core.headers import Headers
 from gateway.core.multipart import MultipartFields
 
 
-@dataclass(slots=True)
-class Call:
+class Call(Struct):
     """One request to the relay. `tail` is the random part of its ids; `request_id` gets its partition with the payer.
     `upload` continues `body` for multipart requests. `address` is the client's, as the trusted hop saw it."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from gateway.core.dialects.reading import escapes_letters
 from gateway.core.facts import RequestFacts
@@ -46,6 +47,7 @@ _LIMITS = {
     Operation.OLLAMA_GENERATE: (b'"num_predict"',),
 }
 _LIMIT_VALUE = re.compile(rb"[ \t\r\n]*+:[ \t\r\n]*+([0-9]++)")
+_ASKED = frozenset({Operation.CHAT, Operation.COMPLETIONS})
 _USAGE = b'{"include_usage":true}'
 
 
@@ -53,7 +55,7 @@ def splice(
     operation: Operation, body: bytes, facts: RequestFacts, *, include_usage: bool, output_limit_tokens: int | None
 ) -> bytes:
     """The body with usage asked for and no output limit above `output_limit_tokens` (None: limits stay as they are)."""
-    asks = include_usage and operation in (Operation.CHAT, Operation.COMPLETIONS)
+    asks = include_usage and operation in _ASKED
     limit = output_limit_tokens if operation in _LIMITS else None
     if not escapes_letters(body):  # else a name could be there that a byte search does not see
         if asks and b'"stream_options"' not in body:
@@ -90,12 +92,19 @@ def _limited_first(operation: Operation, body: bytes, model: str, limit: int) ->
     """The common case, a request that names no limit: without looking at its members. Gives the limit back where some
     member in the body might be in the way."""
     places = _PLACES.get(operation)
-    if places is None or any(name in body for name in places[0]):
+    if places is None:
         return body, limit
-    written = places[1] % limit
-    if operation is Operation.CHAT and _NEW_LIMIT_NAME.search(model):
-        written = b'"max_completion_tokens":%d' % limit
-    return _inserted_first(body, written), None
+    for name in places[0]:
+        if name in body:
+            return body, limit
+    if operation == "chat" and _takes_new_name(model):
+        return _inserted_first(body, b'"max_completion_tokens":%d' % limit), None
+    return _inserted_first(body, places[1] % limit), None
+
+
+@lru_cache(maxsize=1_024)
+def _takes_new_name(model: str) -> bool:
+    return _NEW_LIMIT_NAME.search(model) is not None
 
 
 def _usage_edits(body: bytes, listed: Sequence[Member]) -> list[Edit]:

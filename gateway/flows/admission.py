@@ -7,8 +7,7 @@ where the fault is ours. A valid, paid credential is never answered with 402 for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.core.call import Call
@@ -32,8 +31,7 @@ from gateway.policies import Policies
 from gateway.ports import System
 
 
-@dataclass(slots=True)
-class Admitted:
+class Admitted(Struct):
     """A request that may pass. `work` None: it costs nothing."""
 
     match: Match
@@ -78,7 +76,9 @@ class Admission:
             raise await self._agents.challenge(call, credential, deposit, admitted.card, admitted.facts)
         if AGENT not in admitted.match.route.payers:
             raise Forbidden("this route does not admit agents")
-        payer = await self._agents.identify(call, credential, self._context(call, admitted), deposit)
+        payer = self._agents.known(credential, context := self._context(call, admitted))
+        if payer is None:
+            payer = await self._agents.identify(call, credential, context, deposit)
         if admitted.card is None:
             await self._agents.must_be_known(call, payer, deposit)
             call.belong_to(payer.token[:2])
@@ -170,5 +170,5 @@ class Admission:
             path=call.path,
             route=match.route.path,
             model=admitted.facts.model,
-            names=(match.operation.value, match.upstream_name),
+            names=(match.operation, match.upstream_name),
         )

@@ -63,6 +63,11 @@ class AgentDesk:
         self._voiding: set[asyncio.Task[object]] = set()
         self._loop = asyncio.get_running_loop()
 
+    def known(self, credential: L402Credential, context: RequestContext) -> VerifiedPayer | None:
+        """The payer behind a credential that may pay for this request; None: `identify` says why not."""
+        verified = self._verifier.verify(credential, context)
+        return verified if isinstance(verified, VerifiedPayer) else None
+
     async def identify(
         self, call: Call, credential: L402Credential, context: RequestContext, deposit: int | None
     ) -> VerifiedPayer:
@@ -138,13 +143,7 @@ class AgentDesk:
                 raise
             if isinstance(answer, Placed):
                 return Work(
-                    request_id=call.request_id,
-                    hold_id=answer.hold_id,
-                    account=payer.account,
-                    terms=terms,
-                    granted=answer.granted,
-                    available=answer.available,
-                    renewed_at_s=placed_at_s,
+                    call.request_id, answer.hold_id, payer.account, terms, answer.granted, answer.available, placed_at_s
                 )
             refused = answer
             if answer.reason in _MISSING_CREDIT:

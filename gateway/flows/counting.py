@@ -102,7 +102,13 @@ class Counting:
         return self.input_bound(request, body)
 
     async def of_answer(
-        self, request: Counted, body: bytes, answer: bytes | None, *, size_bytes: int, most_output_tokens: int
+        self,
+        request: Counted,
+        body: bytes,
+        answer: bytes | None,
+        *,
+        size_bytes: int,
+        most_output_tokens: int,
     ) -> tuple[Usage, Basis, str | None]:
         """Usage of an unstreamed answer of `size_bytes` (reported, else counted, else what the request asked for), and
         the model that it says it comes from. Of an answer that nobody can read a token a byte is charged, at most what
@@ -116,7 +122,7 @@ class Counting:
             if _untimed(request, usage):
                 return replace(usage, audio_ms=request.facts.audio_ms_bound), Basis.ESTIMATED, model
             return usage, Basis.REPORTED, model
-        most = max(min(size_bytes, most_output_tokens), 0)
+        most = max(min(size_bytes, most_output_tokens()), 0)
         usage, basis = await self._unreported(request, body, answer, most)
         return usage, basis, model
 

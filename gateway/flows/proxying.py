@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from msgspec import Struct
+
 from gateway.core.answer_head import AnswerKind, kind_of
 from gateway.core.answers.registry import reader_for
 from gateway.core.call import Call
@@ -35,6 +37,8 @@ from gateway.ports import Answer, Ledger, UpstreamRequest, Upstreams
 
 # The last event of a stream waits for the post, at most this long.
 LAST_EVENT_WAIT_S = 0.05
+# Members of enumerations that every request is compared with: an attribute of an Enum class takes 0.2 us to find.
+_WHOLE, _RAW = AnswerKind.WHOLE, Dialect.RAW
 # How often the reader of a large answer is looked at.
 READER_CHECK_S = 5.0
 
@@ -62,8 +66,7 @@ class Streams(Protocol):
     def discard(self, stream: MeteredStream) -> None: ...
 
 
-@dataclass(slots=True)
-class Trace:
+class Trace(Struct):
     """What the edge logs and counts of one request, filled in as it goes."""
 
     admitted: Admitted | None = None
@@ -133,15 +136,16 @@ class Relay:
         try:
             answer = await self._open(call, admitted, trace)
             try:
-                match kind_of(answer.status, answer.headers, admitted.facts, admitted.match.dialect):
+                kind = kind_of(answer.status, answer.headers, admitted.facts, admitted.match.dialect)
+                match kind:
+                    case _ if kind is _WHOLE:  # first, as it is looked at most
+                        await self._relay_whole(call, admitted, work, answer, outlet, trace)
                     case AnswerKind.OUR_FAULT:
                         await self._settler.void(work)
                         raise UpstreamFailed("the upstream refused the gateway's own credential or account")
                     case AnswerKind.ERROR:
                         await self._settler.void(work)
                         await self._pass_on(call, admitted, answer, outlet, trace)
-                    case AnswerKind.WHOLE:
-                        await self._relay_whole(call, admitted, work, answer, outlet, trace)
                     case AnswerKind.BINARY:
                         await self._relay_large(call, admitted, work, answer, outlet, trace)
                     case AnswerKind.STREAM:
@@ -167,7 +171,7 @@ class Relay:
     async def _open(self, call: Call, admitted: Admitted, trace: Trace) -> Answer:
         body = call.body
         work = admitted.work
-        if work is not None and call.upload is None and admitted.match.dialect is not Dialect.RAW:
+        if work is not None and call.upload is None and admitted.match.dialect is not _RAW:
             facts = admitted.facts
             limit: int | None = None
             if not (facts.stream and facts.shows_all) and facts.limit_can_be_spliced:
@@ -178,15 +182,10 @@ class Relay:
         started = self._loop.time()
         headers = headers_up(call.headers)
         headers.append((b"farebox-request-id", call.request_id.encode()))
+        match = admitted.match
+        query = strip_query(call.query) if call.query else b""
         request = UpstreamRequest(
-            upstream=admitted.match.upstream_name,
-            method=call.method,
-            path=admitted.match.upstream_path,
-            query=strip_query(call.query),
-            headers=headers,
-            body=body,
-            upload=call.upload,
-            upload_bytes=call.upload_bytes,
+            match.upstream_name, call.method, match.upstream_path, query, headers, body, call.upload, call.upload_bytes
         )
         answer = await self._upstreams.open(request)
         trace.upstream_s = self._loop.time() - started
@@ -195,7 +194,7 @@ class Relay:
     def _limit_to_splice(self, admitted: Admitted, work: Work) -> int | None:
         """The output limit for one choice, where the hold buys less than the request allows or it names none."""
         facts = admitted.facts
-        bought = work.terms.tokens_bought(work.granted)
+        bought = work.tokens_bought()
         most = ceiling_tokens(facts, self._admission.policies.hold)
         if facts.output_limit_tokens is not None and bought >= most:
             return None
@@ -211,7 +210,7 @@ class Relay:
             await self._relay_large(call, admitted, work, answer, outlet, trace)
             return
         usage, basis, model = await self._counting.of_answer(
-            admitted, call.body, body, size_bytes=len(body), most_output_tokens=work.terms.tokens_bought(work.granted)
+            admitted, call.body, body, size_bytes=len(body), most_output_tokens=work.tokens_bought()
         )
         self._price_as_served(admitted, work, model)
         await self._settler.post(work, usage, basis)
@@ -233,7 +232,7 @@ class Relay:
             call.body,
             tail.as_answer(),
             size_bytes=tail.total_bytes,
-            most_output_tokens=work.terms.tokens_bought(work.granted),
+            most_output_tokens=work.tokens_bought(),
         )
         await self._settler.post(work, usage, basis)
         if ended and not outlet.gone:

@@ -6,9 +6,8 @@ void that cannot be written needs no spool: the sweeper expires the hold at its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
+from msgspec import Struct
 
 from gateway.core.errors import Unavailable
 from gateway.core.holds import Refused
@@ -18,8 +17,7 @@ from gateway.core.usage import NO_USAGE, Basis, Usage
 from gateway.ports import Ledger, Spool
 
 
-@dataclass(slots=True)
-class Work:
+class Work(Struct):
     """One piece of paid work, from its hold to its resolution. `usage` and what follows stand once it is resolved."""
 
     request_id: str
@@ -44,6 +42,10 @@ class Work:
     def unit(self) -> Unit:
         """The payer's unit."""
         return self.terms.unit
+
+    def tokens_bought(self) -> int:
+        """How many output tokens the hold pays for."""
+        return self.terms.tokens_bought(self.granted)
 
 
 class Settler:
@@ -73,7 +75,7 @@ class Settler:
             work.state = "posted"
             return
         if isinstance(answer, Refused):
-            work.state = answer.reason.value
+            work.state = answer.reason
             return
         work.acknowledged = True
         work.state, work.cost, work.shortfall = answer.state, answer.posted, answer.shortfall

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.core.call import Call
-from gateway.core.credentials import CredentialReader, Malformed, NoCredential
+from gateway.core.credentials import Credential, CredentialReader, Malformed, NoCredential
 from gateway.core.errors import Problem, TooLarge, Unavailable
 from gateway.core.headers import Headers, content_type_of, header_value
 from gateway.core.multipart import MultipartFields, boundary_of
@@ -74,22 +74,23 @@ class Proxy:
         headers: Headers = scope["headers"].copy()  # the server adds trailers to its own list
         tail = self._tails.pop() if self._tails else self._new_tails()
         call = Call(
-            method=scope["method"],
-            path=scope["raw_path"].decode("ascii"),
-            query=scope["query_string"],
-            headers=headers,
-            address=self._addresses.of(scope, headers),
-            tail=tail,
-            request_id=f"req_00{tail}",
-            started_s=self._time(),
-        )
+            scope["method"], scope["raw_path"].decode("ascii"), scope["query_string"], headers,
+            self._addresses.of(scope, headers), tail, f"req_00{tail}", self._time(),
+        )  # fmt: skip
         trace = Trace()
         extensions = scope.get("extensions")
         direct: Direct | None = extensions.get(EXTENSION) if extensions else None
         outlet = Outlet(receive, send, direct)
         self.open_requests += 1
         try:
-            await self._serve(call, receive, outlet, trace, direct)
+            credential = self._enter(call)
+            taken = direct.take_body() if direct is not None and self._is_whole(call) else None
+            if taken is None:
+                await self._read(call, credential, receive)
+            else:
+                check_size(len(taken), self._limits.body_most_bytes)
+                call.body = taken
+            await self._relay.serve(call, credential, outlet, trace)
         except ClientGone:
             trace.reason = "client_gone"
         except Problem as problem:
@@ -110,14 +111,22 @@ class Proxy:
         self._tails = [digits[at : at + length] for at in range(0, len(digits), length)]
         return self._tails.pop()
 
-    async def _serve(
-        self, call: Call, receive: Receive, outlet: Outlet, trace: Trace, direct: Direct | None = None
-    ) -> None:
+    def _enter(self, call: Call) -> Credential:
+        """The credential of a request that may come in. Errors: Unavailable, AmbiguousCredential."""
         if self.draining:
             raise Unavailable("the gateway is being restarted", code="draining", retry_after_s=1)
         if self.open_requests > self._limits.open_requests_most:
             raise Unavailable("too many requests are open", code="overloaded", retry_after_s=1)
-        credential = self._read_credential(call.headers, call.query)
+        return self._read_credential(call.headers, call.query)
+
+    def _is_whole(self, call: Call) -> bool:
+        """Whether the request has a body that is read whole before anything else is done."""
+        if call.method in _BODILESS or self._relay.is_raw(call):
+            return False
+        return not content_type_of(call.headers).startswith(b"multipart/form-data")
+
+    async def _read(self, call: Call, credential: Credential, receive: Receive) -> None:
+        """Read the body of a request, or begin to."""
         if self._relay.is_raw(call):
             if not isinstance(credential, NoCredential | Malformed):  # who must pay first, sends the body later
                 await self._begin_raw(call, receive)
@@ -126,12 +135,7 @@ class Proxy:
             if content_type.startswith(b"multipart/form-data"):
                 await self._begin_upload(call, receive, header_value(call.headers, b"content-type") or b"")
             else:
-                body = direct.take_body() if direct is not None else None
-                if body is None:
-                    body = await read_body(receive, self._limits.body_most_bytes)
-                check_size(len(body), self._limits.body_most_bytes)
-                call.body = body
-        await self._relay.serve(call, credential, outlet, trace)
+                call.body = await read_body(receive, self._limits.body_most_bytes)
 
     async def _begin_upload(self, call: Call, receive: Receive, content_type: bytes) -> None:
         """Read the small fields of a form, and let the rest stream."""

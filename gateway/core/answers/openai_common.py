@@ -68,6 +68,10 @@ def common_report(body: bytes) -> tuple[Usage, str] | None:
     reported = answer.usage
     inputs, output = reported.prompt_tokens, reported.completion_tokens
     before, after = reported.prompt_tokens_details or _NO_BEFORE, reported.completion_tokens_details or _NO_AFTER
+    if not (before.cached_tokens or before.audio_tokens or before.image_tokens or before.cache_write_tokens) and not (
+        after.reasoning_tokens or after.audio_tokens or after.image_tokens
+    ):
+        return Usage(input_tokens=inputs, output_tokens=output, service_tier=answer.service_tier), answer.model
     usage = Usage(
         input_tokens=inputs,
         cached_input_tokens=_within(before.cached_tokens, inputs),

@@ -8,6 +8,7 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -157,6 +158,7 @@ def _prompts(prompt: object) -> int:
     return 1
 
 
+@lru_cache(maxsize=1_024)
 def _searches(model: str) -> bool:
     """Models that search the web in every call, or run tools by themselves."""
     return "-search" in model or ":online" in model or "compound" in model
