@@ -80,7 +80,7 @@ def asked_by(method: str, path: str, dialect: Dialect) -> Asked | None:
 
     Raw upstreams have no operations of their own: only routes that name a price lead to them.
     """
-    if dialect is Dialect.RAW:
+    if dialect is Dialect.RAW or "/threads/" in path:  # messages that are kept, not answered
         return None
     if method == "GET":
         return _listed(path, dialect)

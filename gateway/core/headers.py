@@ -37,8 +37,10 @@ NOT_UP = (
     }
     | {
         # Ask the upstream to read another request than ours, or to answer without its usage or in another form.
-        b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-goog-fieldmask",
-        b"x-goog-encode-response-if-executable",
+        b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url",
+        b"x-goog-fieldmask", b"x-goog-encode-response-if-executable",
+        # An address with a key in its query.
+        b"referer",
     }
 )  # fmt: skip
 NOT_DOWN = HOP_BY_HOP | {

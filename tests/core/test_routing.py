@@ -103,7 +103,8 @@ def test_the_dialect_is_that_of_the_operation_and_not_of_the_upstream() -> None:
 @pytest.mark.parametrize(
     "path",
     ["/", "/v1", "/v1/files", "/x/files", "/x", "/x/", "/nobody/chat/completions", "/search/anything", "/v2/messages",
-     "/x/v1/fine_tuning/jobs", "/gemini/v1beta/models/g:predict", "/x/v1/audio/translations"],
+     "/x/v1/fine_tuning/jobs", "/gemini/v1beta/models/g:predict", "/x/v1/audio/translations",
+     "/x/v1/threads/thread_1/messages"],
 )  # fmt: skip
 def test_a_path_that_no_route_names_leads_nowhere(path: str) -> None:
     assert table().match("POST", path) is None

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
+from threading import Thread
+from urllib.parse import quote
 
 import pytest
-from e2e.stack import CHAT, Stack, body, proof, until
+from e2e.stack import CHAT, Parts, Stack, body, proof, start_stack, until
 
 HOST = b"host: gateway\r\n"
 
@@ -151,3 +154,49 @@ def test_a_revoked_token_buys_nothing_not_even_what_is_free(stack: Stack) -> Non
         stack.http.post(CHAT, json=body(), headers=proof(credential)),
     ):
         assert (answer.status_code, answer.json()["detail"]) == (402, "the token was revoked")
+
+
+def test_nothing_that_a_payer_keeps_to_itself_goes_up(parts: Parts, tmp_path: Path) -> None:
+    heads: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                heads.append(connection.recv(65_536))
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nset-cookie: a=b\r\n"
+                                   b"connection: close\r\ncontent-length: 2\r\n\r\n{}")  # fmt: skip
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        upstreams = {"seen": {"dialect": "openai", "base_url": address, "api_key": "sk-ours"}}
+        with start_stack(tmp_path, parts, upstreams=upstreams, routes=[]) as stack:
+            credential = stack.buy(10)
+            private = {
+                "cookie": "session=secret", "referer": f"https://site/?key={credential}", "x-forwarded-for": "192.0.2.7",
+                "proxy-authorization": "Basic secret", "farebox-user": "secret", "x-real-ip": "192.0.2.7",
+                "connection": "x-private", "x-private": "secret", "x-http-method-override": "DELETE",
+                "x-original-url": "/secret",
+            }  # fmt: skip
+            for shown in ("%6bey", "key", "%6b%65%79"):
+                query = f"{shown}={quote(credential, safe='')}&after=1"
+                answer = stack.http.get(f"/v1/models?{query}", headers=private)
+                assert answer.status_code == 200, answer.text
+                assert "set-cookie" not in answer.headers
+            for name in ("x-api-key", "api-key", "x-goog-api-key", "authorization"):
+                value = f"Bearer {credential}" if name == "authorization" else credential
+                assert stack.http.get("/seen/v1/models", headers={**private, name: value}).status_code == 200
+            log = stack.log.read_bytes()
+        listener.shutdown(socket.SHUT_RDWR)
+    assert len(heads) == 7
+    for head in heads:
+        assert b"Bearer sk-ours" in head and head.lower().count(b"authorization:") == 1
+        for word in (b"secret", b"192.0.2.7", b"DELETE", credential[:40].encode(), credential[-40:].encode()):
+            assert word not in head, head
+    for word in (b"sk-ours", b"secret", credential[:40].encode(), credential[-40:].encode()):
+        assert word not in log
