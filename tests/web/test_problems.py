@@ -120,7 +120,8 @@ async def test_the_handlers_of_the_framework_give_the_same_body() -> None:
         assert failed.status_code == 500 and "secret" not in failed.text
         assert (await client.get("/nowhere")).json()["code"] == "not_found"
         wrong = await client.post("/refuse")
-    assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "GET, HEAD")
+    assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
+    assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD"}  # Starlette keeps them in a set
 
 
 @asynccontextmanager
