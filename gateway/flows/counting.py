@@ -122,7 +122,7 @@ class Counting:
             if _untimed(request, usage):
                 return replace(usage, audio_ms=request.facts.audio_ms_bound), Basis.ESTIMATED, model
             return usage, Basis.REPORTED, model
-        most = max(min(size_bytes, most_output_tokens()), 0)
+        most = max(min(size_bytes, most_output_tokens), 0)
         usage, basis = await self._unreported(request, body, answer, most)
         return usage, basis, model
 
