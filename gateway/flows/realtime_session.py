@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gateway.core.errors import Unavailable
@@ -76,7 +76,7 @@ class RealtimeSession:
 
     async def run(self) -> None:
         """Relay until one side ends, the money does, or `stop` is called."""
-        pumps = [asyncio.ensure_future(self._guarded(pump())) for pump in (self._pump_up, self._pump_down)]
+        pumps = [asyncio.ensure_future(self._guarded(pump)) for pump in (self._pump_up, self._pump_down)]
         try:
             await self._ended
         finally:
@@ -85,9 +85,9 @@ class RealtimeSession:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _guarded(self, pump: Awaitable[None]) -> None:
+    async def _guarded(self, pump: Callable[[], Awaitable[None]]) -> None:
         try:
-            await pump
+            await pump()
         except Unavailable:
             self.stop("store")
         except Exception:
@@ -120,10 +120,11 @@ class RealtimeSession:
             message = "too many responses run at once; wait for response.done"
             await self._tell_error(message, code="rate_limited", event=event)
             return False
-        if not await self._reserve(self.meter.needed(event)):
-            self._cause = event_id_of(event)
-            await self._refuse_further()
-            return False
+        while self.amount(self.meter.needed(event)) > self._granted:  # another may have begun while this one waited
+            if not await self._reserve(self.meter.needed(event)):
+                self._cause = event_id_of(event)
+                await self._refuse_further()
+                return False
         self.meter.ask(event)
         return True
 
