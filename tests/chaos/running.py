@@ -42,13 +42,18 @@ class OwnStore:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def environment(self) -> dict[str, str]:
+        """What the server gets beside our own."""
+        return {}
+
     def _started(self) -> subprocess.Popen[bytes]:
         command = [
             *(server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)),
             *("--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--aof-load-truncated", "yes"),
         ]
         with (self.directory / "server.log").open("ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            environment = {**os.environ, **self.environment()}
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         with Redis(host="127.0.0.1", port=self.port) as client:
             until(lambda: _answers(client, process), what="the store")
         return process
