@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from gateway.core.errors import Unavailable
 from gateway.core.holds import Extended, Refusal, Refused
@@ -192,7 +192,15 @@ class MeteredStream:
 
     def _extend(self) -> None:
         if self._extending is None:
-            self._extending = self._loop.create_task(self._extend_hold())
+            self._extending = self._loop.create_task(self._guarded(self._extend_hold()))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Whatever goes wrong beside the stream ends it: a client must not wait for money that nobody fetches."""
+        try:
+            await work
+        except Exception:
+            log.exception("hold %s: the stream could not be metered", self._hold_id)
+            self.stop("the stream could not be metered")
 
     async def _extend_hold(self) -> None:
         """Reserve the next step, then let go what waited for it, or cut."""
@@ -294,7 +302,7 @@ class MeteredStream:
             return
         if now >= self._checkpoint_at and self._checkpointing is None:
             self._checkpoint_at = now + self._policy.checkpoint_interval_s
-            self._checkpointing = self._loop.create_task(self._checkpoint(now))
+            self._checkpointing = self._loop.create_task(self._guarded(self._checkpoint(now)))
 
     async def _checkpoint(self, now: float) -> None:
         try:

@@ -418,3 +418,15 @@ async def test_a_stream_that_cannot_be_read_ends_without_taking_the_worker_along
     world.stream.reader.feed = broken  # type: ignore[method-assign, assignment]
     await world.upstream.send(b"data: {}\n\n")
     assert world.stream.failure == "the stream could not be read"
+
+
+async def test_what_goes_wrong_while_money_is_fetched_ends_the_stream_instead_of_hanging_it() -> None:
+    world = World(credit=10_000)
+
+    async def broken(_hold_id: str, total: int) -> Extended | Refused:
+        raise RuntimeError("broken")
+
+    world.credit.extend_to = broken  # type: ignore[method-assign]
+    await play(world, split(chat(tokens(100)).data, [500]))
+    assert world.stream.failure == "the stream could not be metered"
+    assert world.cost() <= world.credit.held
