@@ -19,3 +19,4 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
 def stack(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with start_stack(tmp_path_factory.mktemp("gateway"), parts) as running:
         yield running
+        running.check_books()

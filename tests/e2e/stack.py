@@ -189,6 +189,12 @@ class Stack:
         done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
         return done.returncode, done.stdout + done.stderr
 
+    def check_books(self) -> None:
+        """Every invariant of the ledger, by the operator's own command; and nothing went wrong that nobody expected."""
+        code, text = self.farebox("reconcile")
+        assert code == 0, text
+        assert "Traceback" not in self.log.read_text(), self.log
+
 
 def proof(credential: str) -> dict[str, str]:
     """The header that shows a credential."""

@@ -26,6 +26,7 @@ def brittle(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     limits = {"stalled_reader_s": 1.0}
     with start_stack(tmp_path_factory.mktemp("brittle"), parts, upstream=upstream, limits=limits) as running:
         yield running
+        running.check_books()
 
 
 def request(credential: str, *, stream: bool = True, wish: dict[str, str], **members: Any) -> Ask:
