@@ -81,6 +81,24 @@ def test_a_store_killed_in_mid_stream_stops_no_stream_and_is_paid_once(patient_g
     assert call(gateway, credential).status_code == 200
 
 
+def test_what_a_killed_worker_had_spooled_is_charged_once_by_the_next(patient_gateway: Stack, store: OwnStore) -> None:
+    gateway = patient_gateway
+    credential = gateway.buy(500)
+    with Streaming(gateway, credential, 100) as stream:
+        stream.until_tokens(40)
+        store.kill()
+        stream.until_over()
+        until(lambda: spooled(gateway), what="a spooled posting")
+        gateway.kill()
+    assert stream.complete
+    store.restart()
+    gateway.restart()
+    until(lambda: gateway.balance(credential)["held"] == 0, what="the replay of what was spooled")
+    until(lambda: not spooled(gateway), what="an empty spool")
+    balance = books_are_in_order(gateway, credential)
+    assert balance["posted"] == stream.note["cost"]["amount_msat"] == cost_of(gateway, stream, credential)
+
+
 def test_a_store_away_for_longer_than_a_hold_lives_cuts_the_stream_in_time(gateway: Stack, store: OwnStore) -> None:
     credential = gateway.buy(500)
     with Streaming(gateway, credential, 3_000) as stream:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,12 @@ def paid_within_a_checkpoint(stack: Stack, stream: Streaming, credential: str) -
 
 def test_a_worker_killed_in_mid_stream_charges_its_last_checkpoint(gateway: Stack) -> None:
     credential = gateway.buy(500)
-    with Streaming(gateway, credential, 3_000, interval_ms=INTERVAL_MS) as stream:
+    slow = proof(credential) | {"x-sim-fault": "slow-headers", "x-sim-delay-ms": "9000"}
+    with ThreadPoolExecutor(1) as pool, Streaming(gateway, credential, 3_000, interval_ms=INTERVAL_MS) as stream:
+        unanswered = pool.submit(httpx.get, f"{gateway.base_url}/raw/search", headers=slow, timeout=30)
         stream.until_tokens(350)
         gateway.kill()
+        assert isinstance(unanswered.exception(), httpx.TransportError)
     assert not stream.complete
     gateway.restart()
     assert gateway.http.get("/raw/search", headers=proof(credential)).status_code == 200
@@ -64,7 +68,7 @@ def test_a_worker_killed_in_mid_stream_charges_its_last_checkpoint(gateway: Stac
     balance = books_are_in_order(gateway, credential)
     cost = paid_within_a_checkpoint(gateway, stream, credential)
     assert cost >= 100 * OUTPUT_MSAT, "no checkpoint was written"
-    assert balance["posted"] == cost + CALL_MSAT
+    assert balance["posted"] == cost + CALL_MSAT, "what was never answered costs nothing"
     assert gateway.record(stream.request_id, credential)["state"] == "expired"
 
 
