@@ -6,6 +6,8 @@ void that cannot be written needs no spool: the sweeper expires the hold at its 
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 from msgspec import Struct
 
@@ -15,6 +17,8 @@ from gateway.core.money import Unit
 from gateway.core.terms import Terms
 from gateway.core.usage import NO_USAGE, Basis, Usage
 from gateway.ports import Ledger, Spool
+
+log = logging.getLogger("farebox.relay")
 
 
 class Work(Struct):
@@ -64,7 +68,7 @@ class Settler:
             return
         work.resolved = True
         work.usage, work.basis, work.cut = usage, basis, cut
-        work.cost = work.terms.amount(usage) if cost is None else cost
+        work.cost = _charge(work, usage) if cost is None else cost
         if work.most is not None:
             work.cost = min(work.cost, work.most)
         outcome = outcome_json(work)
@@ -96,6 +100,16 @@ class Settler:
             work.acknowledged = True
             work.available = answer.available
             work.state = answer.state
+
+
+def _charge(work: Work, usage: Usage) -> int:
+    """What the usage costs, and never more than a request like this can cost with so much output: what a report says
+    beyond the request's own bounds is the upstream's error or the policy's, not the payer's debt."""
+    cost, most = work.terms.amount(usage), work.terms.bound(usage.output_tokens)
+    if cost <= most:
+        return cost
+    log.warning("hold %s: the report would cost %d, the request can cost %d", work.hold_id, cost, most)
+    return most
 
 
 def outcome_json(work: Work) -> bytes:
