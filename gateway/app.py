@@ -131,6 +131,8 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             now_s=asyncio.get_running_loop().time,
             policy=lambda: current[0].digest,
         )
+        metrics.catch_up = observer.flush
+        stack.callback(observer.flush)
         proxy = Proxy(
             relay,
             system=system,

@@ -59,6 +59,7 @@ class Metrics:
             family.name: family for family in vars(self).values() if isinstance(family, Counter | Histogram)
         }
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self.catch_up: Callable[[], None] = lambda: None  # called before the numbers are read
         self._directory = directory
         self._rows: dict[_Kind, list[int]] = {}
         self.write_failures = 0
@@ -162,6 +163,7 @@ class Metrics:
         """Leave the numbers for the other workers, in one move."""
         if self._path is None:
             return
+        self.catch_up()
         self.fold()
         state: dict[str, Any] = states(self.families)
         state[_GAUGES] = {name: read() for name, (_, read) in self._gauges.items()}
@@ -174,6 +176,7 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Everything that all workers counted, as Prometheus' text."""
+        self.catch_up()
         self.fold()
         together = Metrics()
         restore_all(together.families, states(self.families))

