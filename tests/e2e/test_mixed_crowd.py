@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from e2e.crowd import Ask
 from e2e.dialects import SPEECHES
-from e2e.stack import Parts, Stack, proof, start_stack
+from e2e.stack import Parts, Stack, kill_process, proof, start_stack, until, wait_ready, workers_of
 
 REQUESTS = 160
 FAULTS = ["", "", "", "", "stall@20", "close@20", "close@0", "no-usage", "usage-x2", "status-500", "slow-headers"]
@@ -107,3 +107,27 @@ def test_whatever_happens_at_once_the_books_fit(
         metrics = stack.http.get("/metrics").text
         assert "farebox_open_streams 0" in metrics.replace("0.0", "0"), "a stream was left"
         stack.check_books()
+
+
+def test_a_worker_killed_in_the_middle_of_it_all_leaves_books_that_fit(
+    parts: Parts, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    upstream = {"read_idle_timeout_s": 1.0, "first_byte_timeout_s": 5.0}
+    with start_stack(tmp_path_factory.mktemp("stormy"), parts, workers=2, upstream=upstream) as stack:
+        credential = stack.buy(2_000)
+        last = max((sent["n"] for sent in stack.sim_log()), default=0)
+
+        async def killed_meanwhile() -> Counter[int]:
+            playing = asyncio.create_task(play_all(stack.port, credential, seed=5))
+            await asyncio.sleep(0.7)
+            kill_process(workers_of(stack.process)[0])
+            return await playing
+
+        asyncio.run(killed_meanwhile())
+        until(lambda: len(workers_of(stack.process)) == 2, what="a new worker")
+        wait_ready(stack)
+        stack.check_books()
+        posted = stack.settled(credential, 30)["posted"]
+        records = ours(stack, credential, last)
+        assert {record["state"] for record in records} <= {"posted", "voided", "expired"}
+        assert sum(record["cost"]["amount_msat"] for record in records) == posted
