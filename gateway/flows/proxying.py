@@ -20,7 +20,7 @@ from gateway.core.call import Call
 from gateway.core.cost_comment import place_comment, sse_comment
 from gateway.core.credentials import Credential, strip_query
 from gateway.core.errors import UpstreamFailed
-from gateway.core.headers import Headers, header_value, headers_down, headers_up, speaks
+from gateway.core.headers import header_value, headers_down, headers_up, speaks
 from gateway.core.money import Unit, money_object, usd_string
 from gateway.core.operations import Dialect, Operation
 from gateway.core.routing import Match
@@ -30,6 +30,7 @@ from gateway.core.usage import Basis, Usage
 from gateway.core.usage_tail import UsageTail
 from gateway.flows.admission import Admission, Admitted
 from gateway.flows.counting import Counting
+from gateway.flows.passing import Outlet, pass_through
 from gateway.flows.renewing import Renewals
 from gateway.flows.settling import Settler, Work
 from gateway.flows.streaming import MeteredStream
@@ -39,24 +40,6 @@ from gateway.ports import Answer, Ledger, UpstreamRequest, Upstreams
 LAST_EVENT_WAIT_S = 0.05
 # Members of enumerations that every request is compared with: an attribute of an Enum class takes 0.2 us to find.
 _WHOLE, _RAW = AnswerKind.WHOLE, Dialect.RAW
-# How often the reader of a large answer is looked at.
-READER_CHECK_S = 5.0
-
-
-class Outlet(Protocol):
-    """The client's side of the request (web/outlet.py)."""
-
-    gone: bool
-    blocked_since: float | None
-
-    async def respond(self, status: int, headers: Headers, body: bytes) -> None: ...
-    async def begin(
-        self, status: int, headers: Headers, *, on_gone: Callable[[], None], on_drained: Callable[[], None]
-    ) -> None: ...
-    def write(self, data: bytes) -> bool: ...
-    async def finish(self, data: bytes = b"") -> None: ...
-    def cut_off(self) -> None: ...
-    def release(self) -> None: ...
 
 
 class Streams(Protocol):
@@ -265,46 +248,16 @@ class Relay:
         trace: Trace,
         also: Callable[[bytes], None] | None,
     ) -> bool:
-        """Stream an answer through unread. True when it came to its proper end. One whose end tells what it costs is
-        read to it although the client has gone: the upstream has done the work, and bills it."""
-        drains = also is not None and admitted.match.operation is not Operation.RAW
-        over: asyncio.Future[None] = self._loop.create_future()
-
-        def arrive(data: bytes) -> None:
-            if also is not None:
-                also(data)
-            if not outlet.gone and not outlet.write(data):
-                answer.pause()
-
-        def end() -> None:
-            if not over.done():
-                over.set_result(None)
-
-        def gone() -> None:
-            if drains:
-                answer.resume()
-                return
-            answer.abort()
-            end()
-
+        """Stream an answer through unread. True when it came to its proper end."""
         trace.status = answer.status
-        headers = headers_down(answer.headers, call.request_id.encode())
-        await outlet.begin(answer.status, headers, on_gone=gone, on_drained=answer.resume)
-        try:
-            answer.stream(arrive, end)
-            while not over.done():
-                await asyncio.wait([over], timeout=READER_CHECK_S)
-                blocked_since = outlet.blocked_since
-                if not outlet.gone and blocked_since is not None and self._stalled(blocked_since):
-                    outlet.cut_off()
-                    gone()
-        finally:
-            outlet.release()
-        return answer.complete
-
-    def _stalled(self, blocked_since_s: float) -> bool:
-        """Whether a client has taken nothing for too long: it holds a connection of the upstream's, and money."""
-        return self._loop.time() - blocked_since_s > self._settings.stalled_reader_s
+        return await pass_through(
+            answer,
+            outlet,
+            headers_down(answer.headers, call.request_id.encode()),
+            also=also,
+            drains=also is not None and admitted.match.operation is not Operation.RAW,
+            stalled_reader_s=self._settings.stalled_reader_s,
+        )
 
     # Streams.
 
