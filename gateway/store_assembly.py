@@ -33,10 +33,7 @@ async def open_store(
     """Errors: Unavailable, InvalidRequest (the URL), OSError."""
     url = config.redis.url or await stack.enter_async_context(embedded_server(config.data_dir))
 
-    def observe(name: str, seconds: float, *, ok: bool) -> None:
-        metrics.store.observe((name if ok else f"{name}_failed",), seconds)
-
-    link = await RedisLink.open(url, observe=observe)
+    link = await RedisLink.open(url, observe=metrics.store_call)
     stack.push_async_callback(link.close)
     ledger = RedisLedger(link, worker=worker)
     spool = PostSpool.open(config.data_dir)

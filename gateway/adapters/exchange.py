@@ -262,7 +262,7 @@ class Connection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             message = "connection is closed"
             raise ConnectionError(message)
-        if self.served:
+        if self.served:  # a fresh one: nothing that came after an answer may be read as the next
             self.parser = httptools.HttpResponseParser(self)
         self.served += 1
         self._framed = self._message_done = self._head_done = False

@@ -23,6 +23,7 @@ from gateway.core.finished import Finished
 
 WRITE_INTERVAL_S = 1.0
 GREATEST_SLOTS = 1_024
+GREATEST_NOTED_CALLS = 4_096
 _GAUGES = "gauges"
 _TOKEN_KINDS = (
     "input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
@@ -62,6 +63,7 @@ class Metrics:
         self.catch_up: Callable[[], None] = lambda: None  # called before the numbers are read
         self._directory = directory
         self._rows: dict[_Kind, list[int]] = {}
+        self._store_calls: list[tuple[str, float]] = []
         self.write_failures = 0
         self._slot: IO[bytes] | None = None
         self._path: Path | None = None
@@ -69,6 +71,17 @@ class Metrics:
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A number that is read when somebody asks: open streams, open challenges."""
         self._gauges[name] = (text, read)
+
+    def store_call(self, name: str, seconds: float, *, ok: bool) -> None:
+        """Note one call of the store; counted with the others of its second."""
+        self._store_calls.append((name if ok else f"{name}_failed", seconds))
+        if len(self._store_calls) >= GREATEST_NOTED_CALLS:
+            self._fold_store_calls()
+
+    def _fold_store_calls(self) -> None:
+        calls, self._store_calls = self._store_calls, []
+        for name, seconds in calls:
+            self.store.observe((name,), seconds)
 
     def finished(self, request: Finished) -> None:
         """Count one finished request: one sum a kind of request, spread over the families when somebody asks."""
@@ -100,6 +113,7 @@ class Metrics:
 
     def fold(self) -> None:
         """Spread the sums over the families."""
+        self._fold_store_calls()
         rows, self._rows = self._rows, {}
         for kind, row in rows.items():
             self._fold_row(kind, row)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.adapters.upstream import UpstreamPool, UpstreamTarget
 from gateway.core.errors import NotFound
@@ -34,13 +35,13 @@ class UpstreamSet:
         self._fixed = {name: _fixed_lines(each) for name, each in settings.items()}
         self._own = {name: frozenset(header for header, _ in each.headers) for name, each in settings.items()}
 
-    async def open(self, request: UpstreamRequest) -> Answer:
+    def open(self, request: UpstreamRequest) -> Coroutine[Any, Any, Answer]:
         """Send a request and wait for the answer's head. Errors: UpstreamFailed, UpstreamTimeout; NotFound for a name
         that is not configured."""
         pool = self._pools.get(request.upstream)
         if pool is None:
             raise NotFound(f"no upstream {request.upstream!r}", code="unknown_route")
-        return await pool.open(self._head(request), request.body if request.upload is None else b"", request.upload)
+        return pool.open(self._head(request), request.body if request.upload is None else b"", request.upload)
 
     def _head(self, request: UpstreamRequest) -> bytes:
         name = request.upstream

@@ -22,18 +22,18 @@ _CHAT_LIMITS = ("max_completion_tokens", "max_tokens")
 # OpenAI's own reasoning models refuse `max_tokens`; many who speak its dialect do not know `max_completion_tokens`.
 _NEW_LIMIT_NAME = re.compile(r"(?:^|[/.])(?:o[1-9](?![0-9a-z])|gpt-(?!35)(?:[5-9]|\d\d)|codex)", re.IGNORECASE)
 _NO_LIMIT = frozenset({-1, -2})  # Ollama's words for none
-# Names that must not stand anywhere in a body for a limit to be simply put first, and what is put there.
+# Names that must not stand anywhere in a body for a limit to be simply put first, what is put there, and the beginning
+# of all those names: a short search is a quick one.
+_CONFIG = ((b'"generationConfig"', b'"generation_config"'), b'"generationConfig":{"maxOutputTokens":%d}', b'"gene')
+_OPTIONS = ((b'"options"',), b'"options":{"num_predict":%d}', b'"opti')
 _PLACES = {
-    Operation.CHAT: ((b'"max_tokens"', b'"max_completion_tokens"'), b'"max_tokens":%d'),
-    Operation.COMPLETIONS: ((b'"max_tokens"',), b'"max_tokens":%d'),
-    Operation.RESPONSES: ((b'"max_output_tokens"',), b'"max_output_tokens":%d'),
-    Operation.GENERATE: ((b'"generationConfig"', b'"generation_config"'), b'"generationConfig":{"maxOutputTokens":%d}'),
-    Operation.STREAM_GENERATE: (
-        (b'"generationConfig"', b'"generation_config"'),
-        b'"generationConfig":{"maxOutputTokens":%d}',
-    ),
-    Operation.OLLAMA_CHAT: ((b'"options"',), b'"options":{"num_predict":%d}'),
-    Operation.OLLAMA_GENERATE: ((b'"options"',), b'"options":{"num_predict":%d}'),
+    Operation.CHAT: ((b'"max_tokens"', b'"max_completion_tokens"'), b'"max_tokens":%d', b'"max_'),
+    Operation.COMPLETIONS: ((b'"max_tokens"',), b'"max_tokens":%d', b'"max_'),
+    Operation.RESPONSES: ((b'"max_output_tokens"',), b'"max_output_tokens":%d', b'"max_'),
+    Operation.GENERATE: _CONFIG,
+    Operation.STREAM_GENERATE: _CONFIG,
+    Operation.OLLAMA_CHAT: _OPTIONS,
+    Operation.OLLAMA_GENERATE: _OPTIONS,
 }
 # The names of a dialect's output limits, wherever they stand; an operation that is not here has none.
 _LIMITS = {
@@ -94,9 +94,8 @@ def _limited_first(operation: Operation, body: bytes, model: str, limit: int) ->
     places = _PLACES.get(operation)
     if places is None:
         return body, limit
-    for name in places[0]:
-        if name in body:
-            return body, limit
+    if places[2] in body and any(name in body for name in places[0]):
+        return body, limit
     if operation == "chat" and _takes_new_name(model):
         return _inserted_first(body, b'"max_completion_tokens":%d' % limit), None
     return _inserted_first(body, places[1] % limit), None

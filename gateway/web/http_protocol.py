@@ -71,9 +71,13 @@ class Direct(RequestResponseCycle):
 
     def write(self, data: bytes) -> bool:
         """Send a piece of an answer that has begun and goes on. False: nothing was sent, `send` it."""
-        if self.disconnected or self.flow.write_paused or not self.chunked_encoding or not data:
-            return False
-        if self.response_complete or self.scope["method"] == "HEAD":
+        if (
+            not self.chunked_encoding
+            or self.flow.write_paused
+            or self.disconnected
+            or self.response_complete
+            or not data
+        ):
             return False
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return True
