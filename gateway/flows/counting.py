@@ -119,8 +119,6 @@ class Counting:
         reported, model = report_of_answer(operation, answer) if answer is not None else (None, None)
         if reported is not None:
             usage = within(reported, request.facts)
-            if usage.output_tokens > most_output_tokens and not (request.facts.stream and request.facts.shows_all):
-                usage = usage.with_output(max(most_output_tokens, 0))  # above the limit that went up
             if _untimed(request, usage):
                 return replace(usage, audio_ms=request.facts.audio_ms_bound), Basis.ESTIMATED, model
             return usage, Basis.REPORTED, model
