@@ -214,7 +214,7 @@ class AgentDesk:
                 short = max(amounts.floor - refused.available, 0)
                 return await self._refusal(
                     call,
-                    "the credit is spent: pay the invoice to top it up",
+                    "the credit does not cover this request: pay the invoice to top it up",
                     deposit,
                     top_up_of=payer.top_up_of,
                     needed_msat=short,
