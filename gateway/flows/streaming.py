@@ -27,6 +27,8 @@ log = logging.getLogger("farebox.relay")
 
 # A worker forwards nothing in the last part of a hold's life: the sweeper may be expiring it.
 RENEWAL_MARGIN_S = 3.0
+# Between two attempts to reserve while the store is away; each takes seconds by itself where nobody answers.
+RESERVE_AGAIN_S = 0.25
 
 
 class Source(Protocol):
@@ -208,17 +210,29 @@ class MeteredStream:
             if self._paid_tokens < self._most_tokens:
                 self._step_tokens = min(self._step_tokens * 2, self._policy.greatest_step_tokens)
                 want = min(max(self.reader.count(), self._paid_tokens) + self._step_tokens, self._most_tokens)
-                await self._reserve(self.terms.bound(want))
+                await self._reserve_in_time(self.terms.bound(want))
             if self._held is not None and self.reader.count() > self._paid_tokens:
                 self._count_input_exactly()
         except Unavailable:
-            if self._held is not None:
+            if self._held is not None and not self.finished.done():
                 self._extending = None
                 self._cut_held("store")
             return
         finally:
             self._extending = None
         self._release_held()
+
+    async def _reserve_in_time(self, total: int) -> None:
+        """A store that is away for a moment ends no stream: a piece that waits for money waits for as long as the hold
+        certainly lives. Errors: Unavailable."""
+        while True:
+            try:
+                return await self._reserve(total)
+            except Unavailable:
+                lives = self._loop.time() < self._renewed_at + self._policy.hold_lifetime_s - RENEWAL_MARGIN_S
+                if self._held is None or self.finished.done() or not lives:
+                    raise
+            await asyncio.sleep(RESERVE_AGAIN_S)
 
     async def _reserve(self, total: int) -> None:
         answer = await self._ledger.extend_to(self._hold_id, total)

@@ -81,6 +81,25 @@ def test_a_store_killed_in_mid_stream_stops_no_stream_and_is_paid_once(patient_g
     assert call(gateway, credential).status_code == 200
 
 
+def test_a_stream_that_needs_more_money_waits_for_the_store_to_come_back(
+    store: OwnStore, parts: Parts, tmp_path: Path
+) -> None:
+    hold = {"hold_lifetime_s": 30.0, "first_step_tokens": 32, "greatest_step_tokens": 32}
+    with start_stack(tmp_path / "gateway", parts, policies={"hold": hold}, redis={"url": store.url}) as gateway:
+        credential = gateway.buy(500)
+        with Streaming(gateway, credential, 400) as stream:
+            stream.until_tokens(60)
+            store.kill()
+            refused_for_the_store(call(gateway, credential))  # takes as long as a call to the store may take
+            refused_for_the_store(call(gateway, credential))
+            assert not stream.over
+            store.restart()
+            stream.until_over()
+        assert stream.complete
+        balance = books_are_in_order(gateway, credential)
+        assert balance["posted"] == cost_of(gateway, stream, credential) == stream.note["cost"]["amount_msat"]
+
+
 def test_what_a_killed_worker_had_spooled_is_charged_once_by_the_next(patient_gateway: Stack, store: OwnStore) -> None:
     gateway = patient_gateway
     credential = gateway.buy(500)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +22,7 @@ from gateway.core.operations import Operation
 from gateway.core.price_cards import Band, PriceCard, TokenPrices
 from gateway.core.terms import HoldPolicy, Terms
 from gateway.core.usage import Basis
-from gateway.flows.streaming import MeteredStream
+from gateway.flows.streaming import RENEWAL_MARGIN_S, MeteredStream
 
 # One nanousd a token of input, two a token of output.
 PRICES = TokenPrices(
@@ -125,6 +126,7 @@ class World:
         shows_all: bool = True,
         unseen: bool = False,
         start: bool = True,
+        policy: HoldPolicy = POLICY,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.upstream, self.client = Upstream(), Client()
@@ -149,7 +151,7 @@ class World:
             hold_id="ho_00",
             terms=terms,
             granted=first,
-            policy=POLICY,
+            policy=policy,
             count_input=lambda: INPUT_COUNTED,
             bound_input=lambda: INPUT_COUNTED,
             renewed_at_s=self.loop.time(),
@@ -255,11 +257,31 @@ async def test_a_hold_that_is_no_longer_open_ends_the_stream_at_once() -> None:
     assert world.upstream.aborted
 
 
-async def test_a_store_that_is_away_when_money_is_needed_ends_the_stream() -> None:
-    world = World(credit=200)
+async def test_a_store_that_is_away_for_longer_than_the_hold_lives_ends_the_stream() -> None:
+    world = World(credit=200, policy=replace(POLICY, hold_lifetime_s=RENEWAL_MARGIN_S + 0.3))
     world.credit.away = True
     await play(world, split(chat(tokens(100)).data, [500]))
     assert world.stream.failure == "store"
+    assert world.cost() <= world.credit.held
+
+
+async def test_a_stream_waits_for_a_store_that_is_away_for_a_moment() -> None:
+    world, sample = World(credit=100_000), chat(tokens(100))
+    world.credit.away = True
+    world.loop.call_later(0.3, setattr, world.credit, "away", False)
+    await play(world, split(sample.data, [500]))
+    assert (world.stream.failure, world.stream.cut) == (None, None)
+    assert world.client.received.count(b'" abc"') == 100
+
+
+async def test_a_client_that_goes_while_its_stream_waits_for_the_store_ends_it() -> None:
+    world = World(credit=200)
+    world.credit.away = True
+    await world.upstream.send(chat(tokens(100)).data)
+    world.client.gone = True
+    world.stream.client_gone()
+    await world.finished()
+    assert world.upstream.aborted
     assert world.cost() <= world.credit.held
 
 
