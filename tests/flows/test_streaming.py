@@ -329,7 +329,7 @@ async def test_where_the_upstream_bills_regardless_a_stream_without_client_is_re
 
 
 @pytest.mark.parametrize("hidden", [{"shows_all": False}, {"unseen": True}], ids=["reasoning", "conversation"])
-async def test_who_hangs_up_before_the_last_word_still_pays_what_only_that_tells(hidden: dict[str, bool]) -> None:
+async def test_who_hangs_up_before_the_last_word_still_pays_what_only_that_tells(hidden: dict[str, Any]) -> None:
     sample = chat(tokens(100))
     world = World(credit=10_000, **hidden)
     cut = sample.data.rindex(b'"usage"') - 100
