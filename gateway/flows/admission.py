@@ -111,7 +111,8 @@ class Admission:
             except NotFound as error:
                 unknown = error  # another upstream of the same path may have a price for it
                 continue
-            if facts.shows_all and steps(card, facts):
+            # What the body does not show, a stream does not either: cut before its usage it would be nearly free.
+            if facts.shows_all and (facts.unseen_input_tokens or steps(card, facts)):
                 facts = replace(facts, shows_all=False)
             return Admitted(each, facts, card, each.provider)
         raise unknown or NotFound(f"the model {facts.model!r} is not served here", code="unknown_model", param="model")
