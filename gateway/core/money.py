@@ -86,3 +86,10 @@ def money_object(amount: int, unit: Unit) -> dict[str, Any]:
     if unit is Unit.MSAT:
         return {"amount_msat": amount}
     return {"amount": usd_string(amount), "currency": "USD"}
+
+
+def money_header(amount: int, unit: Unit) -> bytes:
+    """Money in a header: an RFC 9651 dictionary, money as strings."""
+    if unit is Unit.MSAT:
+        return b"amount_msat=%d" % amount
+    return f'amount="{usd_string(amount)}", currency=USD'.encode()

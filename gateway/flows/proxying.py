@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from msgspec import Struct
-
 from gateway.core.answer_head import AnswerKind, kind_of
 from gateway.core.answers.registry import reader_for
 from gateway.core.call import Call
@@ -21,7 +19,7 @@ from gateway.core.cost_comment import place_comment, sse_comment
 from gateway.core.credentials import Credential, strip_query
 from gateway.core.errors import UpstreamFailed
 from gateway.core.headers import header_value, headers_down, headers_up, speaks
-from gateway.core.money import Unit, money_object, usd_string
+from gateway.core.money import money_header, money_object
 from gateway.core.operations import Dialect, Operation
 from gateway.core.routing import Match
 from gateway.core.splice import splice
@@ -34,6 +32,7 @@ from gateway.flows.passing import Outlet, pass_through
 from gateway.flows.renewing import Renewals
 from gateway.flows.settling import Settler, Work
 from gateway.flows.streaming import MeteredStream
+from gateway.flows.trace import Trace
 from gateway.ports import Answer, Ledger, UpstreamRequest, Upstreams
 
 # The last event of a stream waits for the post, at most this long.
@@ -47,16 +46,6 @@ class Streams(Protocol):
 
     def add(self, stream: MeteredStream, read_timeout_s: float) -> None: ...
     def discard(self, stream: MeteredStream) -> None: ...
-
-
-class Trace(Struct):
-    """What the edge logs and counts of one request, filled in as it goes."""
-
-    admitted: Admitted | None = None
-    status: int = 0
-    reason: str = ""
-    upstream_s: float = 0.0
-    first_byte_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +188,8 @@ class Relay:
         await self._settler.post(work, usage, basis)
         headers = headers_down(answer.headers, call.request_id.encode())
         if work.acknowledged:
-            headers.append((b"farebox-cost", _money_header(work.cost, work.unit)))
-            headers.append((b"farebox-balance", _money_header(work.available, work.unit)))
+            headers.append((b"farebox-cost", money_header(work.cost, work.unit)))
+            headers.append((b"farebox-balance", money_header(work.available, work.unit)))
         trace.status = answer.status
         await outlet.respond(answer.status, headers, body)
 
@@ -356,10 +345,3 @@ class Relay:
                 work.most = work.granted
             work.terms = terms
             work.model = served
-
-
-def _money_header(amount: int, unit: Unit) -> bytes:
-    """RFC 9651 dictionary, money as strings."""
-    if unit is Unit.MSAT:
-        return b"amount_msat=%d" % amount
-    return f'amount="{usd_string(amount)}", currency=USD'.encode()

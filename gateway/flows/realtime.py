@@ -23,10 +23,10 @@ from gateway.core.realtime import RealtimeMeter
 from gateway.core.routing import Match
 from gateway.flows.admission import Admission, Admitted
 from gateway.flows.counting import Counting
-from gateway.flows.proxying import Trace
 from gateway.flows.realtime_session import RealtimeSession
 from gateway.flows.settling import Settler, Work
 from gateway.flows.streams import OpenStreams
+from gateway.flows.trace import Trace
 from gateway.ports import Ledger, SocketRequest, UpstreamSocket, UpstreamSockets
 
 # A subprotocol of browsers, which cannot set headers: `openai-insecure-api-key.<key>`.

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from gateway.core.call import Call
 from gateway.core.finished import Finished
-from gateway.flows.proxying import Trace
 from gateway.flows.settling import Work
+from gateway.flows.trace import Trace
 
 TELL_INTERVAL_S = 0.05
 

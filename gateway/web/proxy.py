@@ -17,7 +17,8 @@ from gateway.core.credentials import Credential, CredentialReader, Malformed, No
 from gateway.core.errors import Problem, TooLarge, Unavailable
 from gateway.core.headers import Headers, content_type_of, header_value
 from gateway.core.multipart import MultipartFields, boundary_of
-from gateway.flows.proxying import Relay, Trace
+from gateway.flows.proxying import Relay
+from gateway.flows.trace import Trace
 from gateway.ports import System
 from gateway.web.addresses import Addresses
 from gateway.web.bodies import ClientGone, Receive, Upload, check_size, read_body

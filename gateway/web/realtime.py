@@ -16,8 +16,8 @@ from gateway.core.credentials import parse_credential
 from gateway.core.errors import Problem, Unavailable
 from gateway.core.headers import Headers
 from gateway.core.operations import Dialect
-from gateway.flows.proxying import Trace
 from gateway.flows.realtime import KEY_SUBPROTOCOL, RealtimeRelay
+from gateway.flows.trace import Trace
 from gateway.ports import System
 from gateway.web.addresses import Addresses
 from gateway.web.bodies import Receive
