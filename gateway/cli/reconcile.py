@@ -1,8 +1,8 @@
 """`farebox reconcile`: bring the books to rest, check them, and freeze what does not fit.
 
 Exit code 0: in order; 1: something does not fit, a line each; 2: it could not be looked at. `--accept` is for people
-who have looked at what an earlier run found: it goes on from where the store stands and lifts the general freeze. It
-repairs nothing.
+who have looked at what an earlier run found: it goes on from where the store stands and lifts what was frozen; what
+still does not fit is frozen again. It repairs nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gateway.cli.store import OpenStore, explain, open_for_command
 from gateway.config import Config, load_config
 from gateway.config_reader import ConfigError
 from gateway.core.errors import Problem, Unavailable
+from gateway.core.holds import PARTITIONS
 from gateway.flows.reconcile import LEASE_WAIT_S
 from gateway.policy_files import load_policies
 
@@ -82,6 +83,12 @@ async def _accept(store: OpenStore) -> bool:
         print(f"not accepted, the journal's files were changed: {error}", file=sys.stderr)
         return False
     await store.upkeep.freezer.thaw()
+    for partition in range(PARTITIONS):
+        for account in await store.ledger.accounts(partition):
+            if account.frozen:
+                # What still does not fit is frozen again by the run that follows.
+                await store.ledger.unfreeze(account.account)
+                print(f"no longer frozen: {account.account}")
     return True
 
 

@@ -115,10 +115,12 @@ async def test_upkeep_drains_replays_freezes_and_thaws(config: Path) -> None:
         await fund(ledger)
         refused = await ledger.place(PlaceHold("ho_7fb", ACCOUNT, 1, 1, 1, RATE))
         assert isinstance(refused, Refused) and refused.reason is Refusal.FROZEN
+        await ledger.freeze(ACCOUNT)
     code, text = await farebox("reconcile", "--config", str(config), "--files")
     assert code == 1 and "back in time" in text and "chain of the journal's files holds" in text, text
     code, text = await farebox("reconcile", "--config", str(config), "--accept")
     assert code == 0 and "accepted: partition 7f" in text, text
+    assert f"no longer frozen: {ACCOUNT}" in text, text
 
 
 async def until(condition: object, seconds: float = 15.0) -> None:
