@@ -98,6 +98,7 @@ class Streaming:
         self.tokens_asked = tokens
         self.status = 0
         self.request_id = ""
+        self.port = 0  # ours, of the connection
         self.error: Exception | None = None
         self.last_token_at = 0.0  # monotonic time
         self._data = bytearray()
@@ -111,6 +112,7 @@ class Streaming:
             with httpx.stream("POST", f"{base_url}{CHAT}", headers=headers, json=said, timeout=60) as answer:
                 self.request_id = answer.headers.get("farebox-request-id", "")
                 self.status = answer.status_code
+                self.port = answer.extensions["network_stream"].get_extra_info("client_addr")[1]
                 for piece in answer.iter_raw():
                     self._data += piece
                     if b'"content":"' in piece:
@@ -163,14 +165,15 @@ class Streaming:
         self._thread.join(30)
 
 
-def connections_of(pid: int, port: int) -> int:
-    """How many connections to this port of ours a process serves."""
+def connections_of(pid: int, port: int) -> set[int]:
+    """The clients' ports of the connections to this port of ours that a process serves."""
     inodes = set()
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
             inodes.update(re.findall(r"socket:\[(\d+)\]", str(path.readlink())))
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[1].endswith(f":{port:04X}") and row[3] == _ESTABLISHED and row[9] in inodes for row in rows)
+    served = [row for row in rows if row[1].endswith(f":{port:04X}") and row[3] == _ESTABLISHED and row[9] in inodes]
+    return {int(row[2].rpartition(":")[2], 16) for row in served}
 
 
 def marked(mark: str) -> set[int]:
