@@ -13,6 +13,7 @@ from typing import Protocol
 from gateway.core.crowds import ChallengeLimits, ChallengePlace, Crowded
 from gateway.core.headers import Headers
 from gateway.core.holds import (
+    NO_TOKENS,
     Balance,
     Credited,
     Debited,
@@ -23,6 +24,7 @@ from gateway.core.holds import (
     Posted,
     Refused,
     Renewed,
+    UsageTokens,
 )
 from gateway.core.idempotency import Kept
 from gateway.core.money import Rate, Unit
@@ -38,9 +40,22 @@ class Ledger(Protocol):
     async def extend_to(self, hold_id: str, total: int) -> Extended | Refused: ...
     async def checkpoint(self, hold_id: str, earned: int) -> Renewed | Refused: ...
     async def shrink_to(self, hold_id: str, total: int) -> Extended | Refused: ...
-    async def post(self, hold_id: str, cost: int, *, account: str, outcome: bytes = b"") -> Posted | Refused: ...
+    async def post(
+        self, hold_id: str, cost: int, *, account: str, outcome: bytes = b"", tokens: UsageTokens = NO_TOKENS
+    ) -> Posted | Refused: ...
     async def void(self, hold_id: str, *, account: str, outcome: bytes = b"") -> Posted | Refused: ...
     async def expire(self, hold_id: str) -> Posted | Refused: ...
+    async def raise_hold(self, hold_id: str, ceiling: int, *, lifts: tuple[str, ...] = ()) -> Extended | Refused:
+        """What a person said yes to: the hold's ceiling becomes `ceiling` (absolute, never lowered), and the budgets
+        `lifts` no longer limit this hold, but still count it."""
+        ...
+
+    async def renew_allowance(
+        self, account: str, period_id: str, amount: int, *, plan: str, ends_at_ms: int
+    ) -> Credited | Refused:
+        """Begin a plan's period: what is left of the old allowance goes, the new one comes, once per period."""
+        ...
+
     async def credit(
         self, credit_id: str, account: str, amount: int, *, unit: Unit, rate: Rate, source: str, cause: str = "payment"
     ) -> Credited | Refused: ...

@@ -19,16 +19,27 @@ PARTITIONS = 256
 
 
 class Measure(StrEnum):
-    """What a scope's counter counts: money, or uses (one a hold)."""
+    """What a claim counts, or looks at, in the same step as the money.
+
+    MONEY: what a window may spend. USES: one a hold. OPEN: holds that are open at once. SHARE: money held at once, its
+    limit in millionths of the account's available + held. USAGE: never refuses; what a day's use was, by `detail`.
+    QUOTE: an approved quote, used by one hold; its approved maximum lowers the hold's ceiling."""
 
     MONEY = "money"
     USES = "uses"
+    OPEN = "open"
+    SHARE = "share"
+    USAGE = "usage"
+    QUOTE = "quote"
 
 
 @dataclass(frozen=True, slots=True)
 class ScopeClaim:
     """One budget or caveat counter that a hold reserves on. `limit` None: it stands in the budget record `budget_id`,
-    and a budget that does not exist refuses. `window` is the id of the window; `window_ends_at_ms` None for `total`."""
+    and a budget that does not exist refuses; with a limit and a `budget_id`, the record overrides where there is one
+    (a default budget of everybody, paused or raised for one person). `window` is the id of the window;
+    `window_ends_at_ms` None for `total`. QUOTE: `scope` is the quote's id, `detail` the digest of the request that it
+    was made for. USAGE: `scope` is the account, `window` the day, `detail` the line (`<model>|<user>|<key>`)."""
 
     scope: str
     window: str
@@ -36,6 +47,28 @@ class ScopeClaim:
     limit: int | None = None
     budget_id: str | None = None
     window_ends_at_ms: int | None = None
+    detail: str = ""
+
+
+class Guard(Struct, frozen=True, gc=False):
+    """What the caller took as given when it chose the claims: a part of the directory (an org, or `<org>|<user>`) at
+    this version. If it has changed, nothing is placed (`directory_changed`): a revoked key or a new budget counts at
+    once, in the same step."""
+
+    name: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTokens:
+    """Tokens of an answer, for the line of a day's usage."""
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+
+
+NO_TOKENS = UsageTokens()
 
 
 class PlaceHold(Struct, frozen=True, gc=False):
@@ -52,6 +85,7 @@ class PlaceHold(Struct, frozen=True, gc=False):
     ceiling: int
     rate: Rate
     scopes: tuple[ScopeClaim, ...] = ()
+    guards: tuple[Guard, ...] = ()
     credit_id: str | None = None
     token_id: str | None = None  # checked against the revocation list
     owner: str = ""  # the execution that owns the hold; "" for a worker's own
@@ -83,6 +117,14 @@ class Refusal(StrEnum):
     FOREIGN = "foreign"  # the same id with other contents
     TOO_GREAT = "too_great"
     RENEWED = "renewed"  # expire: the hold is renewed, or owned by an execution or a refund
+    DIRECTORY_CHANGED = "directory_changed"  # a guard's part of the directory has another version
+    PERIOD_OVER = "period_over"  # the plan's period has ended: renew the allowance, then again
+    QUOTE_UNKNOWN = "quote_unknown"
+    QUOTE_OPEN = "quote_open"  # nobody has approved it yet
+    QUOTE_REFUSED = "quote_refused"
+    QUOTE_EXPIRED = "quote_expired"
+    QUOTE_USED = "quote_used"  # by another hold
+    QUOTE_MISMATCH = "quote_mismatch"  # made for another request
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +138,8 @@ class LimitHit:
     used: int
     held: int
     resets_at_ms: int | None
+    measure: Measure = Measure.MONEY
+    on_exceed: str = "refuse"  # what the budget says: refuse | pause | ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +163,7 @@ class Placed(Struct, frozen=True, gc=False):
     state: str = "open"
     replayed: bool = False
     shortfalls: int = 0  # what the account's shortfalls count: raises this payer's safety margin
+    ceiling: int | None = None  # where an approved maximum lowered it
 
 
 class Extended(Struct, frozen=True, gc=False):
@@ -166,6 +211,16 @@ class Debited:
 
 
 @dataclass(frozen=True, slots=True)
+class PocketState:
+    """One pocket of an account of people."""
+
+    name: str
+    available: int
+    held: int
+    posted: int
+
+
+@dataclass(frozen=True, slots=True)
 class Balance:
     """An account's balances, as the store has them."""
 
@@ -181,6 +236,11 @@ class Balance:
     shortfalls: int = 0
     account_class: str = ""
     frozen: bool = False
+    pocket_states: tuple[PocketState, ...] = ()
+    plan: str = ""  # of the running period; "" none
+    period_id: str = ""
+    period_ends_at_ms: int = 0  # from then on `place` answers `period_over`
+    allowance_granted: int = 0  # what the running period included at its start
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,74 @@
+"""A quote: what a piece of work may cost, asked before it runs, and what became of the question.
+
+It is bound to the request by a digest, to the price book in force, to the person and to an expiry, and buys one hold.
+Amounts are nanousd.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from hashlib import sha256
+
+from msgspec import Struct
+
+
+class Tier(StrEnum):
+    """What an approval takes."""
+
+    AUTO = "auto"
+    EXPLICIT = "explicit"
+    STEP_UP = "step_up"
+
+
+class QuoteState(StrEnum):
+    """open -> approved -> used; open -> refused. `used` goes back to `approved` where its hold is voided at nothing.
+    Past its expiry a quote is neither approved nor used."""
+
+    OPEN = "open"
+    APPROVED = "approved"
+    REFUSED = "refused"
+    USED = "used"
+
+
+class Estimate(Struct, frozen=True):
+    """What a request is expected to cost. `most` is what it can cost at all. `confidence` is a share from 0 to 1 that
+    `expected` is not passed."""
+
+    least: int
+    expected: int
+    most: int
+    confidence: float
+
+
+class Quote(Struct, frozen=True):
+    """As the store has it."""
+
+    quote_id: str  # q_NN...
+    org_id: str
+    account: str
+    person_id: str
+    key_id: str
+    session: str
+    digest: str  # request_digest
+    prices: str  # digest of the policies in force
+    estimate: Estimate
+    tier: Tier
+    reason: str  # tier | cumulative | budget: why it needs an approval
+    lifts: tuple[str, ...] = ()  # budgets (`ask`) that an approval lets the request pass
+    two_persons: bool = False
+    model: str = ""
+    route: str = ""
+    created_at_ms: int = 0
+    expires_at_ms: int = 0
+    state: QuoteState = QuoteState.OPEN
+    approved_max: int = 0
+    approved_by: tuple[str, ...] = ()  # persons, or `key ak_...` where the key speaks for itself
+    hold_id: str = ""
+
+
+def request_digest(
+    *, method: str, path: str, query: bytes, body: bytes, person_id: str, key_org: str, prices: str
+) -> str:
+    """What an approval is for: 40 hex digits. Another body, path, person or price book is another request."""
+    parts = (method.encode(), path.encode(), query, body, person_id.encode(), key_org.encode(), prices.encode())
+    return sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).hexdigest()[:40]

@@ -1,0 +1,168 @@
+"""What the flows for people need of the outside, as protocols: the directory, quotes, questions, what is told, usage.
+
+Failures of the outside are raised as `errors.Unavailable`; refusals are values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.directory import (
+    Allowance,
+    AuditEntry,
+    BudgetDefinition,
+    Event,
+    Key,
+    Org,
+    OrgView,
+    Person,
+    PersonView,
+)
+from gateway.core.quotes import Quote, QuoteState
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One field of one record of the directory: `value` None deletes it. `record` is a key without its partition tag,
+    as `adapters.redis.directory` names them."""
+
+    record: str
+    name: str
+    value: bytes | None
+
+
+class DirectoryStore(Protocol):
+    """Who there is. `change` is one atomic step: it compares the version of a part (0: it was never changed), writes,
+    raises the version, and appends the audit entry; None when the version was another one (read again)."""
+
+    async def org(self, org_id: str) -> OrgView | None: ...
+    async def orgs(self) -> Sequence[Org]: ...
+    async def key(self, key_id: str) -> Key | None: ...
+    async def keys(self, org_id: str) -> Sequence[Key]: ...
+    async def person(self, org_id: str, person_id: str) -> PersonView | None: ...
+    async def persons(self, org_id: str, *, after: str, most: int) -> Sequence[Person]: ...
+    async def see_person(self, person: Person, *, key_id: str, most_per_minute: int) -> PersonView | None:
+        """Make a person on first sight, once; None when this key has made too many in this minute."""
+        ...
+
+    async def version(self, part: str, org_id: str) -> int: ...
+    async def put_org(self, org: Org, audit: AuditEntry, *, expected: int) -> int | None: ...
+    async def put_key(self, key: Key, audit: AuditEntry, *, expected: int) -> int | None: ...
+    async def put_person(self, person: Person, audit: AuditEntry, *, expected: int) -> int | None: ...
+    async def put_budgets(
+        self,
+        org_id: str,
+        person_id: str,
+        budgets: Sequence[BudgetDefinition],
+        audit: AuditEntry,
+        *,
+        expected: int,
+        seeds: Sequence[tuple[str, int, int]] = (),
+    ) -> int | None:
+        """Write definitions and live records of budgets of one part (`person_id` "": the org's). `seeds`: counter key
+        (without tag), used so far, instant in ms at which it ends (0 never); an existing counter is left alone."""
+        ...
+
+    async def delete_budget(self, budget: BudgetDefinition, audit: AuditEntry, *, expected: int) -> int | None: ...
+    async def put_allowance(self, allowance: Allowance, audit: AuditEntry, *, expected: int) -> int | None: ...
+    async def allowances(self, org_id: str) -> Sequence[Allowance]: ...
+    async def budgets(self, org_id: str) -> Sequence[BudgetDefinition]: ...
+    async def secret(self, org_id: str, person_id: str, name: str) -> bytes | None:
+        """A sealed secret of a person: password hash, TOTP secret, passkeys (JSON)."""
+        ...
+
+    async def put_secret(
+        self, org_id: str, person_id: str, name: str, value: bytes, audit: AuditEntry, *, expected: bytes | None
+    ) -> bool:
+        """Compare and write; False when it was another one."""
+        ...
+
+
+class AuditLog(Protocol):
+    """Append-only, hash-chained, one chain per partition."""
+
+    async def append(self, entry: AuditEntry) -> None: ...
+    async def read(self, org_id: str, *, after: int, most: int) -> Sequence[AuditEntry]: ...
+    async def verify(self, partition: int) -> str | None:
+        """None where the chain holds, else what does not."""
+        ...
+
+
+class QuoteBook(Protocol):
+    """Quotes. `answer` compares the state and writes in one step, with audit entry and event; it answers the quote as
+    it now stands, None for an unknown one."""
+
+    async def put(self, quote: Quote) -> None: ...
+    async def find(self, quote_id: str) -> Quote | None: ...
+    async def waiting(self, org_id: str) -> Sequence[Quote]: ...
+    async def answer(
+        self, quote_id: str, *, to: QuoteState, by: str, approved_max: int, needs: int, audit: AuditEntry
+    ) -> Quote | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A running stream's question for more. `state`: open | approved | stopped | expired. Amounts in the account's
+    unit."""
+
+    overage_id: str
+    hold_id: str
+    org_id: str
+    person_id: str
+    original_max: int
+    current_cost: int
+    additional_needed: int
+    reason: str  # cap | budget
+    tier: str
+    asked_at_ms: int
+    expires_at_ms: int
+    state: str = "open"
+    additional_max: int = 0
+    answered_by: str = ""
+    budget_ids: tuple[str, ...] = ()
+
+
+class Questions(Protocol):
+    """Questions of running streams, and the events of a request that whoever watches it reads."""
+
+    async def ask(self, question: Question) -> None: ...
+    async def find(self, hold_id: str) -> Question | None: ...
+    async def answer(
+        self, hold_id: str, overage_id: str, *, state: str, additional_max: int, by: str, audit: AuditEntry
+    ) -> Question | None: ...
+    async def publish(self, hold_id: str, event: str, data: bytes) -> None: ...
+    async def events(self, hold_id: str, *, after: str, most: int) -> Sequence[tuple[str, str, bytes]]:
+        """(id, event, data) above the id `after` ("" from the first)."""
+        ...
+
+
+class Outbox(Protocol):
+    """What is told by webhook: an event is in it from the moment that its cause is written."""
+
+    async def add(self, event: Event) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class UsageLine:
+    """What one day's requests of one model, person and key used and cost, by pocket."""
+
+    day: str
+    model: str
+    user: str
+    key: str
+    requests: int
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    cost: int
+    included: int
+    prepaid: int
+    postpaid: int
+
+
+class UsageBook(Protocol):
+    """The usage that posting counted."""
+
+    async def lines(self, account: str, *, first_day: str, last_day: str) -> Sequence[UsageLine]: ...
