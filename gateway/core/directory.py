@@ -220,3 +220,8 @@ class Event(Struct, frozen=True):
     kind: str  # budget.alert | budget.forecast | budget.paused | budget.exceeded | quote.waiting | quote.answered | ...
     at_ms: int
     data: bytes  # JSON
+
+
+def account_of_org(org_id: str) -> str:
+    """The account of an organization: `org_7f...` -> `ac_7f...`."""
+    return "ac_" + org_id.removeprefix("org_")
