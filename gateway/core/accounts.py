@@ -76,18 +76,15 @@ DEFAULT_TERMS = LedgerTerms()
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A budget record as the steps read it, live: its limit, whether it is paused, what to do at the limit, at which
-    shares of it to tell (per cent, once each a window). Until `raised_until_ms` the limit is `raised_to`. `limit` None:
-    the record only overrides the state of a default budget, whose limit comes with the claim."""
+    """A budget record as the steps read it, live: its limit, and whether it is paused. Until `raised_until_ms` the limit
+    is `raised_to`. `limit` None: the record only overrides the state of a default budget, whose limit comes with the
+    claim."""
 
     budget_id: str
     limit: int | None
     state: str = "active"  # active | paused
-    on_exceed: str = "refuse"  # refuse | pause | ask
-    alerts_pct: tuple[int, ...] = ()
     raised_to: int = 0
     raised_until_ms: int = 0
-    org_id: str = ""  # whom to tell
 
 
 @dataclass(frozen=True, slots=True)

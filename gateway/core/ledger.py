@@ -57,7 +57,7 @@ class LedgerModel:
         refused = self._refused_by_account(hold, account) or self._refused_by_scopes(hold, account, now_ms)
         if refused is not None:
             return refused
-        room = min([account.available, *(self._left(claim) for claim in _money(hold.scopes))])
+        room = min([account.available, *(self._left(claim, now_ms) for claim in _money(hold.scopes))])
         if room < hold.floor:
             return _refused(Refusal.INSUFFICIENT, account)
         granted = min(hold.first, room)
@@ -107,35 +107,43 @@ class LedgerModel:
     def _refused_by_scopes(self, hold: PlaceHold, account: Account, now_ms: int) -> Refused | None:
         for claim in hold.scopes:
             counter = self.counters.get(CounterId.of(claim), Counter())
-            budget = self.budgets.get(claim.budget_id or "") if claim.limit is None else None
-            reason, limit, used, held = None, 0, 0, 0
+            limit, state = self._limit(claim, now_ms)
+            reason, used, held = None, 0, 0
             if claim.window_ends_at_ms and now_ms >= claim.window_ends_at_ms:
-                reason = Refusal.STALE_WINDOW
-            elif claim.limit is None and budget is None:
+                reason, limit = Refusal.STALE_WINDOW, 0
+            elif limit is None:
                 reason = Refusal.NO_BUDGET
-            elif budget is not None and budget.state != "active":
-                reason, limit = Refusal.PAUSED, budget.limit
-            elif self._left(claim) < (1 if claim.measure is Measure.USES else hold.floor):
-                limit = claim.limit if claim.limit is not None else budget.limit if budget else 0
+            elif state != "active":
+                reason = Refusal.PAUSED
+            elif limit - counter.used - counter.held < (1 if claim.measure is Measure.USES else hold.floor):
                 reason, used, held = Refusal.LIMIT, counter.used, counter.held
             if reason is not None:
-                budget_id = claim.budget_id if claim.limit is None else None
-                hit = LimitHit(claim.scope, claim.window, budget_id, limit, used, held, claim.window_ends_at_ms)
+                hit = LimitHit(
+                    claim.scope, claim.window, claim.budget_id, limit or 0, used, held, claim.window_ends_at_ms,
+                    on_exceed=claim.on_exceed,
+                )  # fmt: skip
                 return replace(_refused(reason, account), limit=hit)
         return None
 
-    def _left(self, claim: ScopeClaim) -> int:
+    def _limit(self, claim: ScopeClaim, now_ms: int) -> tuple[int | None, str]:
+        """What a claim may count at most now, None where nobody says so, and the state of its budget."""
+        budget = self.budgets.get(claim.budget_id) if claim.budget_id is not None else None
+        if budget is None:
+            return claim.limit, "active"
+        limit = budget.limit if budget.limit is not None else claim.limit
+        if limit is not None and now_ms < budget.raised_until_ms:
+            limit = budget.raised_to
+        return limit, budget.state
+
+    def _left(self, claim: ScopeClaim, now_ms: int) -> int:
         """What a scope still allows; nothing where its budget is paused or gone."""
         counter = self.counters.get(CounterId.of(claim), Counter())
-        limit = claim.limit
-        if limit is None:
-            budget = self.budgets.get(claim.budget_id or "")
-            limit = budget.limit if budget and budget.state == "active" else 0
-        return limit - counter.used - counter.held
+        limit, state = self._limit(claim, now_ms)
+        return (limit if limit is not None and state == "active" else 0) - counter.used - counter.held
 
-    def _room(self, account: Account, hold: Hold) -> int:
+    def _room(self, account: Account, hold: Hold, now_ms: int) -> int:
         claims = [claim for claim in _money(hold.scopes) if CounterId.of(claim) in self.counters]
-        return max(0, min([account.available, *(self._left(claim) for claim in claims)]))
+        return max(0, min([account.available, *(self._left(claim, now_ms) for claim in claims)]))
 
     def extend_to(self, hold_id: str, total: int, *, now_ms: int) -> Extended | Refused:
         """Reserve up to `total` in all, as far as account, scopes and ceiling allow."""
@@ -143,7 +151,7 @@ class LedgerModel:
         if hold is None or hold.state != "open":
             return self._not_open(hold)
         account = self.accounts[hold.account]
-        more = min(min(total, hold.ceiling) - hold.amount, self._room(account, hold))
+        more = min(min(total, hold.ceiling) - hold.amount, self._room(account, hold, now_ms))
         if more > 0:
             account.reserve(hold.split, more)
             self._resize(hold_id, hold, more)
@@ -229,7 +237,7 @@ class LedgerModel:
         account, reserved = self.accounts[hold.account], hold.amount
         payable = min(cost, hold.ceiling)
         from_hold = min(payable, reserved)
-        extra = min(payable - from_hold, self._room(account, hold))
+        extra = min(payable - from_hold, self._room(account, hold, now_ms))
         account.release(hold.split, reserved - from_hold)
         account.consume(hold.split, from_hold)
         account.take(hold.split, extra)
@@ -248,7 +256,7 @@ class LedgerModel:
     def _late(self, hold_id: str, hold: Hold, cost: int, kind: str, now_ms: int) -> Posted:
         account, counted_before = self.accounts[hold.account], hold.shortfall > 0
         payable = min(cost, hold.ceiling)
-        extra = min(max(payable - hold.posted, 0), self._room(account, hold))
+        extra = min(max(payable - hold.posted, 0), self._room(account, hold, now_ms))
         account.take(hold.split, extra)
         hold.posted += extra
         hold.shortfall, hold.cost = max(cost - hold.posted, 0), cost

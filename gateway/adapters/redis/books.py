@@ -121,12 +121,13 @@ class RedisBooks:
     async def put_budget(self, account: str, budget: Budget) -> None:
         """Write a budget record into the account's partition; a limit takes effect with the next step."""
         key = keys.budget_key(keys.tag(account), budget.budget_id)
-        await self._link.command("HSET", key, "limit", budget.limit, "state", budget.state, key=key)
+        limit = () if budget.limit is None else ("limit", budget.limit)
+        raised = ("raised", budget.raised_to, "raised_until", budget.raised_until_ms) if budget.raised_until_ms else ()
+        await self._link.command("HSET", key, "state", budget.state, *limit, *raised, key=key)
 
     async def get_budget(self, account: str, budget_id: str) -> Budget | None:
         key = keys.budget_key(keys.tag(account), budget_id)
-        limit, state = await self._link.command("HMGET", key, "limit", "state", key=key)
-        return None if limit is None else Budget(budget_id, int(limit), state.decode())
+        return replies.budget(budget_id, await self._link.command("HMGET", key, *replies.BUDGET_FIELDS, key=key))
 
     async def revoke(self, token_id: str, account: str) -> None:
         """From now on no hold is placed with this token. Open holds run on."""

@@ -1,7 +1,9 @@
 """The names of the ledger's keys. Every one carries its partition as hash tag, so that a step's keys lie on one server.
 
 `{p7f}a:<account>` account   `{p7f}h:<hold>` hold   `{p7f}open` open holds by the time they are renewed until
-`{p7f}c:<window>|<scope>` counter of money, `{p7f}u:...` of uses   `{p7f}b:<budget>` budget record
+`{p7f}c:<window>|<scope>` counter of money, `{p7f}u:...` of uses, `{p7f}o:...` of open holds, `{p7f}s:...` of a share
+`{p7f}b:<budget>` budget record   `{p7f}y:<day>|<account>` usage   `{p7f}q:<quote>` quote   `{p7f}v:<part>` version of a
+part of the directory   `{p7f}outbox` what is told
 `{p7f}accounts` index   `{p7f}journal` stream   `{p7f}opening` totals of what was trimmed
 
 The failure this prevents: a key built twice, in two ways, that then is two counters.
@@ -13,7 +15,10 @@ from gateway.core.holds import PARTITIONS, Measure, ScopeClaim
 
 _TAGS = {f"{partition:02x}": f"{{p{partition:02x}}}" for partition in range(PARTITIONS)}
 _TAG_LENGTH = len("{p00}")
-_PREFIXES = {Measure.MONEY: "c:", Measure.USES: "u:"}
+_PREFIXES = {
+    Measure.MONEY: "c:", Measure.USES: "u:", Measure.OPEN: "o:", Measure.SHARE: "s:", Measure.USAGE: "y:",
+}  # fmt: skip
+_MEASURES = {prefix[0]: measure for measure, prefix in _PREFIXES.items()}
 
 
 def tag(identifier: str) -> str:
@@ -47,6 +52,8 @@ def house_account(unit: str, of_tag: str) -> str:
 
 
 def counter_key(of_tag: str, claim: ScopeClaim) -> str:
+    if claim.measure is Measure.QUOTE:
+        return quote_key(of_tag, claim.scope)
     return f"{of_tag}{_PREFIXES[claim.measure]}{claim.window}|{claim.scope}"
 
 
@@ -54,14 +61,30 @@ def budget_key(of_tag: str, budget_id: str) -> str:
     return f"{of_tag}b:{budget_id}"
 
 
-def claim_of(counter: str, budget: str, limit: int, ends_at_ms: int) -> ScopeClaim:
+def quote_key(of_tag: str, quote_id: str) -> str:
+    return f"{of_tag}q:{quote_id}"
+
+
+def version_key(of_tag: str, part: str) -> str:
+    return f"{of_tag}v:{part}"
+
+
+def outbox_key(of_tag: str) -> str:
+    return f"{of_tag}outbox"
+
+
+def claim_of(counter: str, budget: str, limit: int, ends_at_ms: int, detail: str = "") -> ScopeClaim:
     """The claim that stands behind the keys which a hold recorded."""
-    window, _, scope = counter[_TAG_LENGTH + 2 :].partition("|")
+    name = counter[_TAG_LENGTH + 2 :]
+    if counter[_TAG_LENGTH] == "q":
+        return ScopeClaim(scope=name, window="", measure=Measure.QUOTE, detail=detail)
+    window, _, scope = name.partition("|")
     return ScopeClaim(
         scope=scope,
         window=window,
-        measure=Measure.USES if counter[_TAG_LENGTH] == "u" else Measure.MONEY,
-        limit=None if budget else limit,
+        measure=_MEASURES[counter[_TAG_LENGTH]],
+        limit=None if limit < 0 else limit,
         budget_id=budget[_TAG_LENGTH + 2 :] or None,
         window_ends_at_ms=ends_at_ms or None,
+        detail=detail,
     )

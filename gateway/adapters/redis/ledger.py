@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.adapters.redis import keys, replies
 from gateway.adapters.redis.books import Link, RedisBooks
+from gateway.adapters.redis.claims import ClaimWriter
 from gateway.adapters.redis.scripts import Script, load
 from gateway.core.accounts import (
     DEFAULT_TERMS,
@@ -26,17 +27,17 @@ from gateway.core.accounts import (
     pocket_name,
 )
 from gateway.core.holds import (
+    NO_TOKENS,
     Credited,
     Debited,
     Extended,
-    Measure,
     Placed,
     PlaceHold,
     Posted,
     Refusal,
     Refused,
     Renewed,
-    ScopeClaim,
+    UsageTokens,
 )
 from gateway.core.money import Rate, Unit
 
@@ -55,6 +56,7 @@ class RedisLedger(RedisBooks):
         self.memory_is_short = False
         self.is_frozen = False
         self._worker = worker
+        self._writer = ClaimWriter()
         self._known: dict[str, tuple[str, list[str]]] = {}  # hold id -> account, keys of its scopes
         self._prefixes: dict[str, tuple[str, str, str, str, str]] = {}  # of the keys of an account's holds
         self._retention = str(terms.retention_ms)
@@ -62,6 +64,7 @@ class RedisLedger(RedisBooks):
         self._place, self._extend_to, self._shrink_to = load("place"), load("extend_to"), load("shrink_to")
         self._checkpoint, self._post, self._void = load("checkpoint"), load("post"), load("void")
         self._expire, self._credit, self._debit = load("expire"), load("credit"), load("debit")
+        self._raise, self._renew, self._credit_limit = load("raise_hold"), load("renew_allowance"), load("credit_limit")
 
     async def place(self, hold: PlaceHold) -> Placed | Refused:
         """Reserve the most there is between floor and ceiling on the account and all scopes, or say what refuses."""
@@ -78,14 +81,20 @@ class RedisLedger(RedisBooks):
             hold.owner, hold.lifetime_ms, hold.greatest_age_ms, f"c:{hold.credit_id}" if hold.credit_id else "",
             f"r:{hold.token_id}" if hold.token_id else "", hold.labels, *self._place_tail,
         ]  # fmt: skip
-        for claim in hold.scopes:
-            _claim(claim, keys.tag(hold_id), step_keys, args)
-        reply = await self._link.script(self._place, step_keys, args)
+        if hold.scopes or hold.guards:
+            written = self._writer.write(keys.tag(hold_id), hold)
+            scope_keys = written.scope_keys
+            args += written.args
+            reply = await self._link.script(self._place, step_keys + scope_keys + written.guard_keys, args)
+        else:
+            scope_keys = []
+            reply = await self._link.script(self._place, step_keys, args)
         if reply[0] != b"placed":
             return replies.refused(reply, hold.scopes)
-        self._remember(hold_id, hold.account, step_keys[4:])
-        _, granted, available, state, replayed, shortfalls = reply
-        return Placed(hold_id, granted, available, state.decode(), replayed == 1, shortfalls)
+        self._remember(hold_id, hold.account, scope_keys)
+        _, granted, available, state, replayed, shortfalls, ceiling = reply
+        lowered = ceiling if ceiling < hold.ceiling else None
+        return Placed(hold_id, granted, available, state.decode(), replayed == 1, shortfalls, lowered)
 
     async def extend_to(self, hold_id: str, total: int) -> Extended | Refused:
         """Reserve up to `total` in all (never above the hold's ceiling)."""
@@ -116,13 +125,50 @@ class RedisLedger(RedisBooks):
         return Renewed(earned=reply[1]) if reply[0] == b"renewed" else replies.refused(reply)
 
     def post(
-        self, hold_id: str, cost: int, *, account: str, outcome: bytes = b""
+        self, hold_id: str, cost: int, *, account: str, outcome: bytes = b"", tokens: UsageTokens = NO_TOKENS
     ) -> Coroutine[Any, Any, Posted | Refused]:
         """Charge `cost` and end the hold. A hold that is forgotten (retention) counts as unknown: replay no older
-        posts."""
+        posts. `tokens` are for the day's usage, where the hold claims a line of it."""
         check_amount("cost", cost)
         step_keys = self._four_keys(hold_id, account)
-        return self._end(self._post, hold_id, account, step_keys, (hold_id, account, cost, outcome, self._retention))
+        figures = (
+            "" if tokens is NO_TOKENS
+            else f"{tokens.input_tokens} {tokens.cached_input_tokens} {tokens.output_tokens}"
+        )  # fmt: skip
+        args = (hold_id, account, cost, outcome, self._retention, figures)
+        return self._end(self._post, hold_id, account, step_keys, args)
+
+    async def raise_hold(self, hold_id: str, ceiling: int, *, lifts: tuple[str, ...] = ()) -> Extended | Refused:
+        """An open hold's ceiling becomes `ceiling` (never lowered); the budgets `lifts` no longer limit it."""
+        check_amount("ceiling", ceiling)
+        account = await self._account_of(hold_id)
+        if account is None:
+            return Refused(Refusal.NOT_OPEN)
+        step_keys = [keys.account_key(account), keys.hold_key(hold_id)]
+        reply = await self._link.script(self._raise, step_keys, (hold_id, ceiling, " ".join(lifts)))
+        if reply[0] != b"extended":
+            return replies.refused(reply)
+        return Extended(granted=reply[1], available=reply[2])
+
+    async def renew_allowance(
+        self, account: str, period_id: str, amount: int, *, plan: str, ends_at_ms: int
+    ) -> Credited | Refused:
+        """Begin a plan's period, once; the account is made where there is none. `ends_at_ms` 0: it has no end."""
+        check_amount("amount", amount)
+        return await self._adjust(self._renew, account, (account, period_id, amount, plan, ends_at_ms))
+
+    async def set_credit_limit(self, account: str, limit: int, *, change_id: str) -> Credited | Refused:
+        """How much may be owed in the postpaid pocket, absolute; the account is made where there is none."""
+        check_amount("limit", limit)
+        return await self._adjust(self._credit_limit, account, (account, change_id, limit))
+
+    async def _adjust(self, script: Script, account: str, args: tuple[str | int, ...]) -> Credited | Refused:
+        of_tag = keys.tag(account)
+        step_keys = (f"{of_tag}a:{account}", f"{of_tag}accounts", f"{of_tag}journal")
+        reply = await self._link.script(script, step_keys, args)
+        if reply[0] not in (b"applied", b"replayed"):
+            return replies.refused(reply)
+        return Credited(outcome=reply[0].decode(), available=reply[1])
 
     async def void(self, hold_id: str, *, account: str, outcome: bytes = b"") -> Posted | Refused:
         """End the hold at no charge; an unknown one can then never be placed."""
@@ -252,15 +298,6 @@ class RedisLedger(RedisBooks):
 
 def _ending_keys(of_tag: str, account: str, hold_id: str) -> list[str]:
     return [f"{of_tag}a:{account}", f"{of_tag}h:{hold_id}", f"{of_tag}open", f"{of_tag}journal"]
-
-
-def _claim(claim: ScopeClaim, of_tag: str, step_keys: list[str], args: list[bytes | str | int]) -> None:
-    """What a scope adds to the keys and arguments of `place`."""
-    step_keys.append(keys.counter_key(of_tag, claim))
-    if claim.limit is None:
-        step_keys.append(keys.budget_key(of_tag, claim.budget_id or ""))
-    measure = "u" if claim.measure is Measure.USES else "m"
-    args += (measure, "" if claim.limit is None else claim.limit, claim.window_ends_at_ms or 0)
 
 
 def _tag_of(hold_id: str, account: str) -> str:

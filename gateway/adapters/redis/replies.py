@@ -10,16 +10,21 @@ from typing import Any
 import msgspec
 
 from gateway.adapters.redis.keys import claim_of
-from gateway.core.accounts import POCKETS
-from gateway.core.holds import Balance, HoldRecord, LimitHit, Posted, Refusal, Refused, ScopeClaim
+from gateway.core.accounts import POCKETS, Budget
+from gateway.core.holds import Balance, HoldRecord, LimitHit, PocketState, Posted, Refusal, Refused, ScopeClaim
 from gateway.core.money import Rate, Unit
 
 BALANCE_FIELDS = (
-    "unit", "available", "held", "credited", "posted", "debt", "rate", "shortfalls", "class", "frozen", *POCKETS,
+    "unit", "available", "held", "credited", "posted", "debt", "rate", "shortfalls", "class", "frozen", "plan", "period", "period_ends",
+    "granted", *POCKETS,
 )  # fmt: skip
+BUDGET_FIELDS = ("limit", "state", "raised", "raised_until")
 _ONE_POCKET = 6  # members of an ending's reply without what each pocket paid
 _REFUSALS = {reason.value.encode(): reason for reason in Refusal}
-_ABOUT_A_SCOPE = frozenset({Refusal.LIMIT, Refusal.PAUSED, Refusal.NO_BUDGET, Refusal.STALE_WINDOW})
+_ABOUT_A_SCOPE = frozenset({
+    Refusal.LIMIT, Refusal.PAUSED, Refusal.NO_BUDGET, Refusal.STALE_WINDOW, Refusal.QUOTE_UNKNOWN, Refusal.QUOTE_OPEN,
+    Refusal.QUOTE_REFUSED, Refusal.QUOTE_EXPIRED, Refusal.QUOTE_USED, Refusal.QUOTE_MISMATCH,
+})  # fmt: skip
 
 
 class StoredHold(msgspec.Struct, array_like=True, frozen=True):
@@ -43,10 +48,11 @@ class StoredHold(msgspec.Struct, array_like=True, frozen=True):
     must_end: int
     ended_at: int
     split: list[int]
-    scopes: list[tuple[str, str, str, int, int]]
+    scopes: list[list[Any]]
     labels: str
     outcome: str
     cost: int
+    asked: int
 
 
 _decode_hold = msgspec.msgpack.Decoder(StoredHold).decode
@@ -74,7 +80,10 @@ def hold_record(hold_id: str, stored: StoredHold) -> HoldRecord:
         ended_at_ms=stored.ended_at or None,
         labels=stored.labels.encode(),
         outcome=stored.outcome.encode(),
-        scopes=tuple(claim_of(counter, budget, limit, ends) for counter, budget, _, limit, ends in stored.scopes),
+        scopes=tuple(
+            claim_of(counter, budget, limit, ends, "".join(more[:1]))
+            for counter, budget, _, limit, ends, *more in stored.scopes
+        ),
         owner=stored.owner,
         pockets=tuple(zip(POCKETS, stored.split, strict=False)),
         must_end_at_ms=stored.must_end,
@@ -93,11 +102,13 @@ def refused(reply: Sequence[Any], claims: Sequence[ScopeClaim] = ()) -> Refused:
     hit = LimitHit(
         scope=claim.scope,
         window=claim.window,
-        budget_id=claim.budget_id if claim.limit is None else None,
+        budget_id=claim.budget_id,
         limit=reply[4],
         used=reply[5],
         held=reply[6],
         resets_at_ms=claim.window_ends_at_ms,
+        measure=claim.measure,
+        on_exceed=claim.on_exceed,
     )
     return Refused(reason, available, held, limit=hit)
 
@@ -112,9 +123,13 @@ def ended(reply: Sequence[Any]) -> Posted | Refused:
 
 def balance(account: str, values: Sequence[bytes | None]) -> Balance | None:
     """What HMGET of `BALANCE_FIELDS` says; None where there is no account."""
-    unit, available, held, credited, posted, debt, rate, shortfalls, account_class, frozen, *pockets = values
+    unit, available, held, credited, posted, debt, rate, shortfalls, account_class, frozen, *more = values
+    plan, period_id, period_ends, granted, *pockets = more
     if unit is None:
         return None
+    states = tuple(
+        PocketState(name, *map(int, value.split())) for name, value in zip(POCKETS, pockets, strict=True) if value
+    )
     return Balance(
         account=account,
         unit=Unit(unit.decode()),
@@ -124,8 +139,27 @@ def balance(account: str, values: Sequence[bytes | None]) -> Balance | None:
         posted=int(posted or 0),
         debt=int(debt or 0),
         rate=Rate(int(rate or 0)),
-        pockets=tuple((name, int(value.split()[0])) for name, value in zip(POCKETS, pockets, strict=True) if value),
+        pockets=tuple((state.name, state.available) for state in states),
         shortfalls=int(shortfalls or 0),
         account_class=(account_class or b"").decode(),
         frozen=frozen is not None,
+        pocket_states=states,
+        plan=(plan or b"").decode(),
+        period_id=(period_id or b"").decode(),
+        period_ends_at_ms=int(period_ends or 0),
+        allowance_granted=int(granted or 0),
+    )
+
+
+def budget(budget_id: str, values: Sequence[bytes | None]) -> Budget | None:
+    """What HMGET of `BUDGET_FIELDS` says; None where there is no record."""
+    limit, state, raised, until = values
+    if limit is None and state is None:
+        return None
+    return Budget(
+        budget_id,
+        None if limit is None else int(limit),
+        (state or b"active").decode(),
+        raised_to=int(raised or 0),
+        raised_until_ms=int(until or 0),
     )

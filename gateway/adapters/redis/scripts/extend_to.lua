@@ -15,7 +15,7 @@ end
 local counters = counters_of(hold, 4)
 if not counters then return keys_reply(hold) end
 local more = math.min(total, hold[CEILING]) - hold[AMOUNT]
-if more > 0 then more = math.min(more, room_of(account, counters)) end
+if more > 0 then more = math.min(more, room_of(account, counters, now)) end
 if more <= 0 then return {'extended', hold[AMOUNT], account.available} end
 
 reserve(account, hold[SPLIT], more)
@@ -24,7 +24,7 @@ journal(KEYS[3], 'extend', now, hold[ACCOUNT], id, '-' .. digits(more) .. ' ' ..
 save_account(KEYS[1], account)
 call('SET', KEYS[2], cmsgpack.pack(hold))
 for _, counter in ipairs(counters) do
-  if counter.measure == 'm' then
+  if holds_money(counter) then
     counter.held = counter.held + more
     save_counter(counter)
   end

@@ -22,13 +22,24 @@ local function counters_of(hold, first)
   for i, scope in ipairs(hold[SCOPES]) do
     if KEYS[first] ~= scope[1] then return nil end
     first = first + 1
-    if scope[2] ~= '' then
-      if KEYS[first] ~= scope[2] then return nil end
-      first = first + 1
+    for _, other in ipairs({scope[2], scope[7] or ''}) do
+      if other ~= '' then
+        if KEYS[first] ~= other then return nil end
+        first = first + 1
+      end
     end
-    local v = call('HMGET', scope[1], 'used', 'held')
-    counters[i] = {key = scope[1], budget = scope[2], measure = scope[3], limit = scope[4], gone = not v[1],
-      used = stored(v[1], 'used'), held = stored(v[2], 'held')}
+    local counter = {key = scope[1], budget = scope[2], measure = scope[3], limit = scope[4], detail = scope[6],
+      outbox = scope[7], used = 0, held = 0}
+    if scope[3] == 'y' then
+      counter.line = call('HGET', scope[1], scope[6])
+    elseif scope[3] == 'q' then
+      counter.quote = call('HMGET', scope[1], 'state', 'hold')
+    else
+      local v = call('HMGET', scope[1], 'used', 'held', 'alerted')
+      counter.gone, counter.used, counter.held = not v[1], stored(v[1], 'used'), stored(v[2], 'held')
+      counter.alerted = v[3] or ''
+    end
+    counters[i] = counter
   end
   return counters
 end
@@ -38,28 +49,40 @@ local function keys_reply(hold)
   for _, scope in ipairs(hold[SCOPES]) do
     reply[#reply + 1] = scope[1]
     if scope[2] ~= '' then reply[#reply + 1] = scope[2] end
+    if (scope[7] or '') ~= '' then reply[#reply + 1] = scope[7] end
   end
   return reply
 end
 
 -- The most that can be had besides what is held: of what is available, and in every scope that counts money.
-local function room_of(account, counters)
+local function room_of(account, counters, now)
   local room = account.available
   for _, counter in ipairs(counters) do
+    local limit = counter.limit
     if counter.measure == 'm' and not counter.gone then
-      local limit = counter.limit
       if counter.budget ~= '' then
-        local budget = call('HMGET', counter.budget, 'limit', 'state')
-        limit = budget[2] == 'active' and stored(budget[1], 'limit') or 0
+        local state
+        limit, state = limit_of(counter.budget, counter.limit, now)
+        if not limit or state ~= 'active' then limit = 0 end
       end
       room = math.min(room, limit - counter.used - counter.held)
+    elseif counter.measure == 's' then
+      room = math.min(room, share_of(account.available + account.held, limit) - counter.held)
     end
   end
   return math.max(room, 0)
 end
 
+-- Whether a counter counts money that is held, and changes with the hold's size.
+local function holds_money(counter)
+  return counter.measure == 'm' or counter.measure == 's'
+end
+
 local function save_counter(counter)
-  if not counter.gone then
+  if counter.measure == 'o' or counter.measure == 's' then
+    -- It counts what stands now; nothing stands, nothing is kept.
+    if counter.held > 0 then call('HSET', counter.key, 'held', digits(counter.held)) else call('DEL', counter.key) end
+  elseif counter.key and not counter.gone then
     call('HSET', counter.key, 'used', digits(counter.used), 'held', digits(counter.held))
   end
 end

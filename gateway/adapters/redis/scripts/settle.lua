@@ -19,13 +19,49 @@ local function take(account, paid, extra)
   end
 end
 
+-- At what a budget's window has used: tell each threshold once a window, and pause where the budget says so.
+local function tell_thresholds(counter, now)
+  if counter.measure ~= 'm' or not counter.detail or counter.gone then return end
+  local exceed, org, alerts = scope_detail(counter.detail)
+  local limit, state = counter.limit, 'active'
+  if counter.budget ~= '' then limit, state = limit_of(counter.budget, counter.limit, now) end
+  if not limit or limit >= EXACT then return end
+  local fired = counter.alerted
+  for pct in string.gmatch(alerts, '%d+') do
+    if counter.used * 100 >= tonumber(pct) * limit and not find(' ' .. fired .. ' ', ' ' .. pct .. ' ', 1, true) then
+      fired = fired .. (fired == '' and '' or ' ') .. pct
+      tell(counter.outbox, 'budget.alert', now, org,
+        format('"pct":%s,', pct) .. told(counter.key, counter.budget, limit, counter.used))
+    end
+  end
+  if fired ~= counter.alerted then call('HSET', counter.key, 'alerted', fired) end
+  if exceed == 'pause' and counter.budget ~= '' and state == 'active' and counter.used >= limit then
+    call('HSET', counter.budget, 'state', 'paused')
+    tell(counter.outbox, 'budget.paused', now, org, told(counter.key, counter.budget, limit, counter.used))
+  end
+end
+
+-- The line of a day's usage: requests, input, cached and output tokens, cost, and what of it each pocket paid.
+local USAGE_LIFE = 34560000000
+local function count_usage(counter, requests, tokens, cost, paid)
+  local n = {}
+  for figure in string.gmatch(counter.line or '0 0 0 0 0 0 0 0', '%d+') do n[#n + 1] = tonumber(figure) end
+  if #n ~= 8 then fail('corrupt: usage') end
+  local input, cached, output = string.match(tokens, '^(%d+) (%d+) (%d+)$')
+  local adds = {requests, tonumber(input or 0), tonumber(cached or 0), tonumber(output or 0), cost, paid[1] or 0,
+    paid[2] or (#paid == 0 and cost or 0), paid[3] or 0}
+  for i = 1, 8 do n[i] = digits(n[i] + adds[i]) end
+  call('HSET', counter.key, counter.detail, table.concat(n, ' '))
+  if not counter.line then call('PEXPIRE', counter.key, digits(USAGE_LIFE)) end
+end
+
 -- End an open hold as `state`, at `cost`: from the hold, then, never above its ceiling, from what is available and every
 -- scope allows; what is then missing is the shortfall. A void uses nothing up, an expiry only where something was earned.
 -- KEYS are account, hold, open holds, journal, scopes.
-local function settle(id, hold, account, counters, now, state, cost, outcome, retention)
+local function settle(id, hold, account, counters, now, state, cost, outcome, retention, tokens)
   local amount, payable = hold[AMOUNT], math.min(cost, hold[CEILING])
   local from_hold = math.min(payable, amount)
-  local extra = payable > from_hold and math.min(payable - from_hold, room_of(account, counters)) or 0
+  local extra = payable > from_hold and math.min(payable - from_hold, room_of(account, counters, now)) or 0
   local posted, uses = from_hold + extra, (state == 'posted' or cost > 0) and 1 or 0
   release(account, hold[SPLIT], amount - from_hold)
   account.held = account.held - from_hold
@@ -43,9 +79,10 @@ local function settle(id, hold, account, counters, now, state, cost, outcome, re
   local more = hold[OWNER] ~= '' and ' owner=' .. hold[OWNER] or ''
   if cost > posted then more = more .. ' shortfall=' .. digits(cost - posted) end
   for i, counter in ipairs(counters) do
-    if counter.gone then more = more .. ' scope_lost=' .. i end
-    counter.held = math.max(counter.held - (counter.measure == 'u' and 1 or amount), 0)
-    counter.used = counter.used + (counter.measure == 'u' and uses or posted)
+    if counter.gone and (counter.measure == 'm' or counter.measure == 'u') then more = more .. ' scope_lost=' .. i end
+    local one = counter.measure == 'u' or counter.measure == 'o'
+    counter.held = math.max(counter.held - (one and 1 or amount), 0)
+    counter.used = counter.used + (one and uses or posted)
   end
 
   journal(KEYS[4], state, now, hold[ACCOUNT], id,
@@ -55,6 +92,16 @@ local function settle(id, hold, account, counters, now, state, cost, outcome, re
   if payable > posted then call('HSET', KEYS[1], 'shortfalls', digits(account.shortfalls + 1)) end
   call('SET', KEYS[2], cmsgpack.pack(hold), 'PX', digits(retention))
   call('ZREM', KEYS[3], id)
-  for _, counter in ipairs(counters) do save_counter(counter) end
+  for _, counter in ipairs(counters) do
+    if counter.measure == 'y' then
+      if uses > 0 then count_usage(counter, 1, tokens or '', posted, hold[SPLIT]) end
+    elseif counter.measure == 'q' then
+      -- Nothing was had for the approval: it is open again.
+      if uses == 0 and counter.quote[2] == id then call('HSET', counter.key, 'state', 'approved', 'hold', '') end
+    else
+      save_counter(counter)
+      if uses > 0 then tell_thresholds(counter, now) end
+    end
+  end
   return posted_reply(hold, account, 0)
 end

@@ -22,7 +22,7 @@ journal(KEYS[3], 'shrink', now, hold[ACCOUNT], id, digits(less) .. ' -' .. digit
 save_account(KEYS[1], account)
 call('SET', KEYS[2], cmsgpack.pack(hold))
 for _, counter in ipairs(counters) do
-  if counter.measure == 'm' then
+  if holds_money(counter) then
     counter.held = counter.held - less
     save_counter(counter)
   end

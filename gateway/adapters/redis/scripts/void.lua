@@ -14,7 +14,7 @@ local hold, now = hold_of(KEYS[2]), now_ms()
 local account = account_of(KEYS[1])
 call('ZSCORE', KEYS[3], id)
 if not hold then
-  hold = {'voided', account_id, 0, 0, 0, 0, 0, 0, 0, 0, '', '', now, now, 0, now, now, {}, {}, '', outcome, 0}
+  hold = {'voided', account_id, 0, 0, 0, 0, 0, 0, 0, 0, '', '', now, now, 0, now, now, {}, {}, '', outcome, 0, 0}
   call('SET', KEYS[2], cmsgpack.pack(hold), 'PX', digits(retention))
   return posted_reply(hold, account, 0)
 end
