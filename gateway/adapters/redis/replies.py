@@ -15,7 +15,8 @@ from gateway.core.holds import Balance, HoldRecord, LimitHit, PocketState, Poste
 from gateway.core.money import Rate, Unit
 
 BALANCE_FIELDS = (
-    "unit", "available", "held", "credited", "posted", "debt", "rate", "shortfalls", "class", "frozen", "plan", "period", "period_ends",
+    "unit", "available", "held", "credited", "posted", "debt", "rate", "shortfalls", "class", "frozen",
+    "plan", "period", "period_ends",
     "granted", *POCKETS,
 )  # fmt: skip
 BUDGET_FIELDS = ("limit", "state", "raised", "raised_until")
