@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.core.directory import encoded
+from gateway.core.holds import ScopeClaim
 from gateway.core.money import NANOUSD_PER_USD
 from gateway.core.quotes import Tier
 
@@ -31,6 +33,8 @@ class ApprovalPolicy:
     mid_stream: str = "ask"  # ask | cut: at an approved maximum, the automatic cap, or a budget that says `ask`
     answer_within_s: int = 60
     ask_margin_tokens: int = 64  # what a stream that waits for an answer keeps held beside what it earned
+    expected_output_ppm: int = 250_000  # of the most output tokens: what is expected until something is learned
+    prior_confidence: float = 0.5  # how sure that is
 
 
 def tier_of(policy: ApprovalPolicy, most: int) -> Tier:
@@ -38,3 +42,21 @@ def tier_of(policy: ApprovalPolicy, most: int) -> Tier:
     if most <= policy.auto_most:
         return Tier.AUTO
     return Tier.EXPLICIT if most <= policy.explicit_most else Tier.STEP_UP
+
+
+def automatic_scope(org_id: str, who: str) -> str:
+    """The name of the counters of what one payer spends without being asked."""
+    return f"{org_id}&automatic={encoded(who)}"
+
+
+def cumulative_claims(policy: ApprovalPolicy, org_id: str, who: str, now_ms: int) -> tuple[ScopeClaim, ...]:
+    """What an automatic charge reserves beside the money. Two windows of twice the length, one of them offset by half:
+    every interval of the length lies wholly inside one of the two, so no splitting over a boundary gets round."""
+    length_ms = policy.cumulative_window_s * 1_000
+    scope = automatic_scope(org_id, who)
+    claims = []
+    for number in (now_ms // length_ms - 1, now_ms // length_ms):
+        ends_at_ms = (number + 2) * length_ms
+        window = f"a{number * length_ms // 1_000}"
+        claims.append(ScopeClaim(scope, window, limit=policy.cumulative_most, window_ends_at_ms=ends_at_ms))
+    return tuple(claims)

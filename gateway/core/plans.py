@@ -1,0 +1,26 @@
+"""Plans: what a period includes before prepaid credit is drawn, and how much may be owed after it. Amounts are nanousd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.core.directory import TimeZoneRule, WindowRule
+from gateway.core.windows import window_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`included` is the allowance of each period (`month`, `week` or `day`), `credit_limit` what may be owed."""
+
+    name: str
+    included: int = 0
+    credit_limit: int = 0
+    window: str = "month"
+    period: str = "calendar"
+
+
+def period_of(plan: Plan, zones: Sequence[TimeZoneRule], anchor_ms: int, now_ms: int) -> tuple[str, int]:
+    """The id of the running period and the instant in ms at which it ends."""
+    window = window_at((WindowRule(0, plan.window, plan.period),), zones, anchor_ms, now_ms)
+    return window.window_id, window.ends_at_ms or 0
