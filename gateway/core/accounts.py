@@ -77,8 +77,8 @@ DEFAULT_TERMS = LedgerTerms()
 @dataclass(frozen=True, slots=True)
 class Budget:
     """A budget record as the steps read it, live: its limit, and whether it is paused. Until `raised_until_ms` the
-    limit is `raised_to`. `limit` None: the record only overrides the state of a default budget, whose limit comes with the
-    claim."""
+    limit is `raised_to`. `limit` None: the record only overrides the state of a default budget, whose limit comes with
+    the claim."""
 
     budget_id: str
     limit: int | None

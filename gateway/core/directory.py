@@ -1,6 +1,7 @@
 """Who there is: organizations, their keys, the persons behind them, and what was agreed with them.
 
-Everything of one organization lies in one partition, which its id and the ids of its keys, budgets and allowances carry.
+Everything of one organization lies in one partition, which its id and the ids of its keys, budgets and allowances
+carry.
 These are values; money and counters stand in the ledger. A worker remembers them, and shows the versions it remembers
 to every hold (`holds.Guard`), so that a change counts at once everywhere.
 """

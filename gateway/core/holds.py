@@ -38,9 +38,9 @@ class ScopeClaim:
     """One budget or caveat counter that a hold reserves on. `limit` None: it stands in the budget record `budget_id`,
     and a budget that does not exist refuses; with a limit and a `budget_id`, the record overrides where there is one
     (a default budget of everybody, paused or raised for one person). `window` is the id of the window;
-    `window_ends_at_ms` None for `total`. `detail` of MONEY: `<refuse|pause|ask> <org> <per cent> <per cent> ...`, what to
-    do at the limit, whom to tell, at which shares; "" for neither. QUOTE: `scope` is the quote's id, `detail` the digest
-    of the request that it was made for. USAGE: `scope` is the account, `window` the day, `detail` the line
+    `window_ends_at_ms` None for `total`. `detail` of MONEY: `<refuse|pause|ask> <org> <per cent> <per cent> ...`,
+    what to do at the limit, whom to tell, at which shares; "" for neither. QUOTE: `scope` is the quote's id, `detail`
+    the digest of the request that it was made for. USAGE: `scope` is the account, `window` the day, `detail` the line
     (`<model>|<user>|<key>`)."""
 
     scope: str

@@ -120,7 +120,7 @@ class LedgerModel:
             if reason is not None:
                 hit = LimitHit(
                     claim.scope, claim.window, claim.budget_id, limit or 0, used, held, claim.window_ends_at_ms,
-                    on_exceed=claim.on_exceed,
+                    claim.measure, claim.on_exceed,
                 )  # fmt: skip
                 return replace(_refused(reason, account), limit=hit)
         return None

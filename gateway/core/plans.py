@@ -1,4 +1,4 @@
-"""Plans: what a period includes before prepaid credit is drawn, and how much may be owed after it. Amounts are nanousd."""
+"""Plans: what a period includes before prepaid credit is drawn, and how much may be owed after it; in nanousd."""
 
 from __future__ import annotations
 
