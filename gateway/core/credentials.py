@@ -34,6 +34,7 @@ CREDENTIAL_HEADERS = _KEY_HEADERS | _MACAROON_HEADERS | {b"authorization", b"pro
 _SCHEME = re.compile(rb"(?:^|(?<=[\s,]))(?:L402|LSAT)[ \t]+", re.IGNORECASE)
 _PARAMETER = re.compile(rb"""([A-Za-z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))""")
 _AS_PARAMETERS = re.compile(rb"(?:macaroon|token|preimage)\s*=\s*\"", re.IGNORECASE)
+_JWT = re.compile(rb"[A-Za-z0-9_-]{4,2048}\.[A-Za-z0-9_-]{2,6144}\.[A-Za-z0-9_-]{4,1400}")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
@@ -44,9 +45,17 @@ class NoCredential:
 
 @dataclass(frozen=True, slots=True)
 class AppKey:
-    """A key `fb_...`; whether it exists is not known yet."""
+    """A key `fb_...`; whether it exists is not known yet. `identity`: the token of an identity provider beside it."""
 
     key: str
+    identity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityToken:
+    """A token (JWT) of an identity provider; whether it is good is not known yet."""
+
+    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ class Malformed:
     reason: str
 
 
-Credential = NoCredential | AppKey | L402Credential | Malformed
+Credential = NoCredential | AppKey | IdentityToken | L402Credential | Malformed
 NO_CREDENTIAL = NoCredential()
 
 
@@ -94,7 +103,7 @@ class CredentialReader:
     remembered is only how the line reads; whether it is good is looked at on every request."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, L402Credential] = {}
+        self._known: dict[bytes, L402Credential | AppKey] = {}
 
     def __call__(self, headers: Iterable[tuple[bytes, bytes]], query: bytes = b"") -> Credential:
         """The one credential of a request. Errors: AmbiguousCredential."""
@@ -110,7 +119,7 @@ class CredentialReader:
         if known is not None:
             return known
         credential = parse_credential(headers)
-        if isinstance(credential, L402Credential):
+        if isinstance(credential, L402Credential | AppKey):
             if len(self._known) >= REMEMBERED_LINES:
                 self._known.clear()
             self._known[line] = credential
@@ -130,6 +139,14 @@ def _one_of(found: list[Credential]) -> Credential:
         return found[0]
     known: Credential | None = None
     malformed: Credential = NO_CREDENTIAL
+    identities = {each for each in found if isinstance(each, IdentityToken)}
+    keys = {each for each in found if isinstance(each, AppKey)}
+    if len(identities) == len(keys) == 1:
+        # A key says which app it is, an identity provider's token for whom: they go together.
+        found = [each for each in found if not isinstance(each, IdentityToken | AppKey)]
+        found.append(AppKey(keys.pop().key, identities.pop().token))
+    elif identities and any(isinstance(each, L402Credential) for each in found):
+        found = [each for each in found if not isinstance(each, IdentityToken)]
     for credential in found:
         if isinstance(credential, NoCredential):
             continue
@@ -212,6 +229,8 @@ def _of_key(value: bytes) -> Credential:
     value = value.strip()
     if value.startswith(b"fb_"):
         return AppKey(value.decode("latin-1"))
+    if value.startswith(b"eyJ") and _JWT.fullmatch(value):
+        return IdentityToken(value.decode("ascii"))
     if b" " in value and _SCHEME.match(value):
         found = _of_l402(value)
         return found[0] if len(found) == 1 else Malformed("a key holds one credential")
