@@ -5,10 +5,14 @@ Pure data: reading them from files is `policy_files`. No policy can switch an in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
+from gateway.core.approvals import ApprovalPolicy
 from gateway.core.challenges import ChallengePolicy
 from gateway.core.facts import RequestLimits
+from gateway.core.plans import Plan
 from gateway.core.prices import PriceBook
 from gateway.core.refunds import RefundPolicy
 from gateway.core.terms import HoldPolicy
@@ -26,6 +30,8 @@ class Policies:
     digest: str
     margin_ppm: int
     files: tuple[str, ...] = ()
+    approvals: ApprovalPolicy = field(default_factory=ApprovalPolicy)
+    plans: Mapping[str, Plan] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,9 @@ def claims_for(
         if not applies(definition.scope, facts):
             continue
         window = definition_window(definition, org.org, now_ms)
-        claim = _claim(definition, window, org.org.org_id, facts.person_id)
+        if now_ms < definition.raised_until_ms:
+            valid_until_ms = min(valid_until_ms, definition.raised_until_ms)
+        claim = _claim(definition, window, org.org.org_id, facts.person_id, now_ms)
         if definition.scope.user != EVERYBODY or (claim.scope, claim.window) not in chosen:
             chosen[claim.scope, claim.window] = claim
         if window.ends_at_ms is not None:
@@ -92,12 +94,15 @@ def claims_for(
     ), valid_until_ms
 
 
-def _claim(definition: BudgetDefinition, window: Window, org_id: str, person_id: str) -> ScopeClaim:
+def _claim(
+    definition: BudgetDefinition, window: Window, org_id: str, person_id: str, now_ms: int
+) -> ScopeClaim:
     is_default = definition.scope.user == EVERYBODY
+    limit = definition.raised_to if now_ms < definition.raised_until_ms else definition.limit
     return ScopeClaim(
         scope=scope_text(definition.scope, org_id, person_id),
         window=window.window_id,
-        limit=definition.limit if is_default else None,
+        limit=limit if is_default else None,
         budget_id=record_id(definition, person_id),
         window_ends_at_ms=window.ends_at_ms,
         detail=detail_of(definition),

@@ -21,7 +21,7 @@ def refusal_of(key: Key, *, address: str, names: Iterable[str], model: str) -> s
         return "this key is not for this address"
     if key.routes and not any(fnmatchcase(name, glob) for glob in key.routes for name in names):
         return "this key is not for this route"
-    if key.models and not (model and any(fnmatchcase(model, glob) for glob in key.models)):
+    if model and key.models and not any(fnmatchcase(model, glob) for glob in key.models):
         return f"this key is not for the model {model!r}"
     return None
 

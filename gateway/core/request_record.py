@@ -17,9 +17,12 @@ _STATES = {"open": "open", "posted": "posted", "voided": "voided", "expired": "e
 
 
 @lru_cache(maxsize=4_096)
-def labels_json(model: str, dialect: str, route: str) -> bytes:
-    """What of a request is kept with its hold from the start."""
-    return msgspec.json.encode({"model": model, "dialect": dialect, "route": route})
+def labels_json(model: str, dialect: str, route: str, org: str = "", user: str = "", key: str = "") -> bytes:
+    """What of a request is kept with its hold from the start; of an account's also whose it is."""
+    labels = {"model": model, "dialect": dialect, "route": route}
+    if org:
+        labels |= {"org": org, "user": user, "key": key}
+    return msgspec.json.encode(labels)
 
 
 def request_record(hold: HoldRecord, unit: Unit) -> dict[str, Any]:

@@ -12,9 +12,17 @@ from msgspec.structs import replace
 
 from gateway.core.call import Call
 from gateway.core.challenges import asked_deposit
-from gateway.core.credentials import AppKey, Credential, L402Credential, Malformed, NoCredential
+from gateway.core.credentials import (
+    NO_CREDENTIAL,
+    AppKey,
+    Credential,
+    IdentityToken,
+    L402Credential,
+    Malformed,
+    NoCredential,
+)
 from gateway.core.dialects import gemini
-from gateway.core.errors import Forbidden, InvalidKey, InvalidRequest, MethodNotAllowed, NotFound
+from gateway.core.errors import Forbidden, InvalidRequest, MethodNotAllowed, NotFound
 from gateway.core.facts import RequestFacts
 from gateway.core.headers import speaks
 from gateway.core.multipart import upload_request
@@ -25,6 +33,7 @@ from gateway.core.requests import read_request
 from gateway.core.restrictions import RequestContext
 from gateway.core.routing import AGENT, Match, MethodMismatch, RouteTable
 from gateway.core.terms import Terms
+from gateway.flows.accounts import AccountDesk
 from gateway.flows.agents import AgentDesk
 from gateway.flows.settling import Work
 from gateway.policies import Policies
@@ -50,17 +59,23 @@ class Admission:
         routes: RouteTable,
         policies: Policies,
         agents: AgentDesk,
+        accounts: AccountDesk,
         system: System,
         upload_most_bytes: int,
     ) -> None:
         self.routes = routes
         self.policies = policies
         self._agents = agents
+        self._accounts = accounts
         self._system = system
         self._upload_most_bytes = upload_most_bytes
 
     async def admit(self, call: Call, credential: Credential) -> Admitted:
         """Admit a request, its money reserved. Errors: Problem; nothing is reserved then."""
+        if isinstance(credential, AppKey) or (isinstance(credential, IdentityToken) and self._accounts.knows_identity):
+            return await self._admit_account(call, credential)
+        if isinstance(credential, IdentityToken):
+            credential = NO_CREDENTIAL  # nobody here vouches for it
         deposit = asked_deposit(call.headers)
         try:
             admitted = self._facts(call, self._match(call))
@@ -70,8 +85,6 @@ class Admission:
             if unpaid and (deposit is not None or not call.body) and call.upload is None:
                 raise await self._agents.challenge(call, credential, deposit) from None
             raise
-        if isinstance(credential, AppKey):
-            raise InvalidKey("this key is not known here", param="authorization")
         if not isinstance(credential, L402Credential):
             raise await self._agents.challenge(call, credential, deposit, admitted.card, admitted.facts)
         if AGENT not in admitted.match.route.payers:
@@ -84,6 +97,18 @@ class Admission:
             call.belong_to(payer.token[:2])
             return admitted
         admitted.work = await self._agents.place(call, payer, admitted, deposit, self.policies.hold)
+        return admitted
+
+    async def _admit_account(self, call: Call, credential: AppKey | IdentityToken) -> Admitted:
+        """Admit a request with an app key: the key first, then the request, then its money."""
+        caller = await self._accounts.callers.known(call, credential)
+        admitted = self._facts(call, self._match(call))
+        card = admitted.card
+        self._accounts.callers.admit(call, caller, admitted.match, card.model if card is not None else "")
+        if card is None:
+            await self._accounts.callers.check_fresh(caller)
+        else:
+            admitted.work = await self._accounts.place(call, caller, admitted, self.policies.hold)
         return admitted
 
     def _match(self, call: Call) -> Match:

@@ -71,6 +71,11 @@ class Callers:
         self._identity = identity
         self._system = system
 
+    @property
+    def knows_identity(self) -> bool:
+        """Whether an identity provider is configured."""
+        return self._identity is not None
+
     async def known(self, call: Call, credential: AppKey | IdentityToken) -> Caller:
         """The key behind a credential, with what the request says of the person; the person is not looked up yet.
         Errors: InvalidKey, InvalidRequest, Unavailable."""

@@ -190,6 +190,8 @@ class Relay:
         if work.acknowledged:
             headers.append((b"farebox-cost", money_header(work.cost, work.unit)))
             headers.append((b"farebox-balance", money_header(work.available, work.unit)))
+        if work.quote:
+            headers.append((b"farebox-quote", work.quote))
         trace.status = answer.status
         await outlet.respond(answer.status, headers, body)
 
@@ -290,6 +292,8 @@ class Relay:
         headers = [
             pair for pair in headers_down(answer.headers, call.request_id.encode()) if pair[0] != b"content-length"
         ]
+        if work.quote:
+            headers.append((b"farebox-quote", work.quote))
         await outlet.begin(answer.status, headers, on_gone=stream.client_gone, on_drained=stream.drained)
         name = admitted.match.upstream_name
         self._streams.add(stream, self._settings.read_timeout_s[name])

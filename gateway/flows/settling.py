@@ -12,10 +12,11 @@ import msgspec
 from msgspec import Struct
 
 from gateway.core.errors import Unavailable
-from gateway.core.holds import Refused
+from gateway.core.holds import Refused, UsageTokens
 from gateway.core.money import Unit
 from gateway.core.terms import Terms
 from gateway.core.usage import NO_USAGE, Basis, Usage
+from gateway.flows.callers import Caller
 from gateway.ports import Ledger, Spool
 
 log = logging.getLogger("farebox.relay")
@@ -41,6 +42,9 @@ class Work(Struct):
     acknowledged: bool = False
     model: str = ""
     most: int | None = None  # another model served than was asked for: what was held is what the payer agreed to
+    ceiling: int | None = None  # of an account's request: what was agreed to
+    quote: bytes = b""  # `Farebox-Quote` of an account's request
+    caller: Caller | None = None
 
     @property
     def unit(self) -> Unit:
@@ -73,7 +77,13 @@ class Settler:
             work.cost = min(work.cost, work.most)
         outcome = outcome_json(work)
         try:
-            answer = await self._ledger.post(work.hold_id, work.cost, account=work.account, outcome=outcome)
+            if work.caller is None:
+                answer = await self._ledger.post(work.hold_id, work.cost, account=work.account, outcome=outcome)
+            else:
+                tokens = UsageTokens(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens)
+                answer = await self._ledger.post(
+                    work.hold_id, work.cost, account=work.account, outcome=outcome, tokens=tokens
+                )
         except Unavailable:
             self._spool.put(work.hold_id, work.account, work.cost, outcome)
             work.state = "posted"

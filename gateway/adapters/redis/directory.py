@@ -38,6 +38,7 @@ from gateway.core.holds import PARTITIONS
 
 _MINUTE_MS = 60_000
 _SEPARATOR = "\x1f"
+NOTHING_TOLD = ("", b"{}")
 _encode = msgspec.json.Encoder().encode
 Writes = list[tuple[str, tuple[str | bytes, ...]]]
 
@@ -244,10 +245,13 @@ class RedisDirectory:
         part = person_part(budget.org_id, person_id) if person_id else budget.org_id
         return await self.change(budget.org_id, part, writes, audit, expected=expected)
 
-    async def put_state(self, org_id: str, record_id: str, state: str, audit: AuditEntry) -> None:
+    async def put_state(
+        self, org_id: str, record_id: str, state: str, audit: AuditEntry, *, event: tuple[str, bytes] = NOTHING_TOLD
+    ) -> None:
         """Pause or resume the live record of a budget; counts with the next step."""
         name = keys.budget_key(keys.tag(org_id), record_id)
-        await self.change(org_id, f"{org_id}|state", [(name, ("hset", "state", state))], audit, expected=None)
+        write = (name, ("hset", "state", state))
+        await self.change(org_id, f"{org_id}|state", [write], audit, expected=None, event=event)
 
     async def put_allowance(self, allowance: Allowance, audit: AuditEntry, *, expected: int) -> int | None:
         """Write an allowance of a person."""
@@ -279,7 +283,7 @@ class RedisDirectory:
         audit: AuditEntry | None,
         *,
         expected: int | None,
-        event: tuple[str, bytes] = ("", b"{}"),
+        event: tuple[str, bytes] = NOTHING_TOLD,
     ) -> int | None:
         """One atomic step: compare, write, raise the version, append the audit entry, tell. The new version, None when
         it was another one than expected."""

@@ -120,14 +120,7 @@ for i, scope in ipairs(scopes) do
     if measure == 's' then limit = share_of(account.available + account.held, limit) end
     local left, least = limit - used - held, floor
     if measure == 'u' or measure == 'o' then least = 1 else room = math.min(room, left) end
-    if left < least then
-      local exceed, org = scope_detail(scope[6])
-      if exceed == 'pause' and scope[2] ~= '' then
-        call('HSET', scope[2], 'state', 'paused')
-        tell(scope[7], 'budget.paused', now, org, told(scope[1], scope[2], limit, used))
-      end
-      return refuse('limit', i, limit, used, held)
-    end
+    if left < least then return refuse('limit', i, limit, used, held) end
     counters[i] = {used = used, held = held, fresh = not v[1]}
   end
 end

@@ -1,0 +1,160 @@
+"""What a caller is told whose hold could not be placed: which limit, how large, how much of it is used, when it resets;
+or what became of the quote that was shown.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from gateway.core.accounts import Budget, CounterState
+from gateway.core.budgets import budget_object, definition_window
+from gateway.core.directory import BudgetDefinition
+from gateway.core.errors import Conflict, Forbidden, NotFound, PaymentRequired, Problem, RateLimited, Unavailable
+from gateway.core.holds import LimitHit, Measure, Refusal, Refused
+from gateway.core.money import Unit, money_object
+from gateway.core.quotes import Quote
+from gateway.core.request_record import rfc3339
+from gateway.core.terms import Amounts
+from gateway.flows.callers import Caller
+
+
+class Quoting(Protocol):
+    """What of quotes matters here."""
+
+    async def offer(self, quote: Quote) -> Quote: ...
+    def problem(self, quote: Quote) -> PaymentRequired: ...
+    async def find(self, quote_id: str) -> Quote | None: ...
+
+
+class Pausing(Protocol):
+    """Pauses a budget whose limit was met; tells and audits it."""
+
+    async def pause(self, org_id: str, record_id: str, hit: LimitHit) -> None: ...
+
+
+class AccountRefusals:
+    """Makes refusals. `topup_url`: where a person adds money."""
+
+    def __init__(
+        self, *, quoting: Quoting, pausing: Pausing, topup_url: str, payment_methods: tuple[str, ...] = ("card",)
+    ) -> None:
+        self._quoting = quoting
+        self._pausing = pausing
+        self._topup_url = topup_url
+        self._payment_methods = payment_methods
+
+    async def ask(self, quote: Quote) -> Problem:
+        """The 402 of a quote that now waits."""
+        return self._quoting.problem(await self._quoting.offer(quote))
+
+    async def lifted_by(self, caller: Caller) -> tuple[str, ...]:
+        """The budgets that the shown quote lifts already: the next one must lift them too."""
+        quote = await self._quoting.find(caller.said.quote) if caller.said.quote else None
+        return quote.lifts if quote is not None else ()
+
+    async def of(self, caller: Caller, refused: Refused, amounts: Amounts, digest: str, now_ms: int) -> Problem:
+        """The refusal to raise."""
+        hit = refused.limit
+        match refused.reason:
+            case Refusal.LIMIT | Refusal.PAUSED if hit is not None:
+                if hit.on_exceed == "pause" and hit.budget_id and refused.reason is Refusal.LIMIT:
+                    await self._pausing.pause(caller.key.org_id, hit.budget_id, hit)
+                return self._limited(caller, refused, hit, now_ms)
+            case Refusal.INSUFFICIENT | Refusal.NO_ACCOUNT | Refusal.DEBT | Refusal.LIMIT:
+                return self._short(refused, amounts)
+            case Refusal.TOO_MANY_SHORTFALLS:
+                return Forbidden("this account is suspended: earlier requests cost more than it could pay")
+            case Refusal.FROZEN:
+                return Unavailable("this account is being reconciled", code="frozen", retry_after_s=30)
+            case Refusal.MEMORY:
+                return Unavailable("the store is short of memory", retry_after_s=10)
+            case _ if refused.reason.startswith("quote_"):
+                return await self._quote(caller, refused.reason, digest)
+            case _:
+                return Unavailable(f"the hold was refused: {refused.reason.value}", retry_after_s=2)
+
+    def _short(self, refused: Refused, amounts: Amounts) -> Problem:
+        why = {
+            Refusal.DEBT: "this account owes money: a payment settles it",
+            Refusal.NO_ACCOUNT: "there is no money on this account yet",
+        }.get(refused.reason, "the balance does not cover this request")
+        return PaymentRequired(
+            why,
+            members={
+                "cost": money_object(amounts.floor, Unit.NANOUSD),
+                "balance": _balance(refused),
+                "payment_methods": list(self._payment_methods),
+                "topup_url": self._topup_url,
+            },
+        )
+
+    def _limited(self, caller: Caller, refused: Refused, hit: LimitHit, now_ms: int) -> Problem:
+        if hit.measure is Measure.OPEN:
+            message = f"{hit.held} requests of this payer are open, which is the most at once"
+            return RateLimited(message, retry_after_s=1)
+        if hit.measure is Measure.SHARE:
+            message = "what this payer's open requests hold is its share of the account"
+            return PaymentRequired(message, members={"balance": _balance(refused), "payment_methods": []})
+        if hit.measure is Measure.QUOTE:
+            top = money_object(hit.limit, Unit.NANOUSD)
+            message = "what was approved is less than this request costs at least"
+            return Conflict(message, code="approved_too_little", members={"approved_max": top})
+        paused = refused.reason is Refusal.PAUSED or hit.on_exceed == "pause"
+        shown = limit_object(caller, hit, now_ms, paused=paused)
+        if paused:
+            message = "a budget is paused until somebody resumes it"
+            return PaymentRequired(message, code="budget_paused", members={"limit": shown})
+        return PaymentRequired("a budget is used up", code="budget_exceeded", members={"limit": shown})
+
+    async def _quote(self, caller: Caller, reason: Refusal, digest: str) -> Problem:
+        quote = await self._quoting.find(caller.said.quote)
+        if quote is None or quote.org_id != caller.key.org_id:
+            return NotFound("there is no such quote", code="unknown_quote", param="farebox-quote")
+        if quote.person_id != caller.person_id:
+            return Forbidden("this quote belongs to another person", code="foreign_quote", param="farebox-quote")
+        state = {"state": quote.state.value}
+        if reason is Refusal.QUOTE_OPEN:
+            return self._quoting.problem(quote)
+        if reason is Refusal.QUOTE_MISMATCH:
+            return Conflict(
+                "this quote was made for another request, or under other prices", code="quote_mismatch",
+                param="farebox-quote", members=state,
+            )  # fmt: skip
+        words = {
+            Refusal.QUOTE_EXPIRED: "this quote has expired; ask again without it",
+            Refusal.QUOTE_USED: "this quote was used by another request",
+            Refusal.QUOTE_REFUSED: "this quote was refused",
+        }
+        message = words.get(reason, "there is no such quote")
+        return Conflict(message, code=reason.value, param="farebox-quote", members=state)
+
+
+def limit_object(caller: Caller, hit: LimitHit, now_ms: int, *, paused: bool) -> dict[str, Any]:
+    """The budget that refused, as the API shows budgets."""
+    definition = find_budget(caller, (hit.budget_id or "").partition("~")[0])
+    if definition is None:
+        return {
+            "id": hit.budget_id,
+            "limit": money_object(hit.limit, Unit.NANOUSD),
+            "used": money_object(hit.used, Unit.NANOUSD),
+            "held": money_object(hit.held, Unit.NANOUSD),
+            "resets_at": None if hit.resets_at_ms is None else rfc3339(hit.resets_at_ms),
+            "state": "paused" if paused else "active",
+        }
+    live = Budget(definition.budget_id, hit.limit, "paused" if paused else "active")
+    counter = CounterState(hit.used, hit.held)
+    window = definition_window(definition, caller.org.org, now_ms)
+    return budget_object(definition, window=window, live=live, counter=counter, now_ms=now_ms)
+
+
+def find_budget(caller: Caller, budget_id: str) -> BudgetDefinition | None:
+    """A definition that counts for this caller."""
+    budgets = (*caller.org.budgets, *(caller.person.budgets if caller.person is not None else ()))
+    return next((each for each in budgets if each.budget_id == budget_id), None)
+
+
+def _balance(refused: Refused) -> dict[str, Any]:
+    return {
+        "available": money_object(refused.available, Unit.NANOUSD),
+        "held": money_object(refused.held, Unit.NANOUSD),
+    }

@@ -1,0 +1,306 @@
+"""Accounts at the counter: what a request with an app key may cost, who agreed to it, and its hold.
+
+Order: hard limits, allowance, tier. All budgets, the allowance or the automatic sum, an approved quote and the versions
+of everything remembered are checked in the one step that reserves the money. What can be mended without anybody is
+mended here (a directory that changed, a window that ended, a plan's period that is over, an input counted too
+coarsely) before anything is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from gateway.core.allowances import allowance_scope, per_call
+from gateway.core.approvals import ApprovalPolicy, automatic_scope, tier_of
+from gateway.core.call import Call
+from gateway.core.directory import Allowance
+from gateway.core.errors import Unavailable
+from gateway.core.estimates import estimate, quote_header
+from gateway.core.facts import RequestFacts
+from gateway.core.holds import Measure, Placed, PlaceHold, Refusal, Refused, ScopeClaim
+from gateway.core.ids import hold_of_request
+from gateway.core.money import NO_RATE, Unit
+from gateway.core.price_cards import PriceCard
+from gateway.core.quotes import Estimate, Quote, Tier, request_digest
+from gateway.core.request_record import labels_json
+from gateway.core.routing import Match
+from gateway.core.terms import Amounts, HoldPolicy, Terms, amounts_of
+from gateway.flows.account_refusals import AccountRefusals
+from gateway.flows.callers import Caller, Callers
+from gateway.flows.claiming import Claiming, Standing
+from gateway.flows.counting import Counting
+from gateway.flows.settling import Work
+from gateway.policies import Policies
+from gateway.ports import Ledger, System
+
+# Each thing that can be mended once, an allowance or two that are used up, and one more for a race.
+PLACE_ATTEMPTS = 8
+QUOTE_TAIL = 26
+
+
+class Request(Protocol):
+    """What of an admitted request matters here."""
+
+    match: Match
+    facts: RequestFacts
+    card: PriceCard | None
+    provider: str | None
+
+
+class Renewing(Protocol):
+    """Begins a plan's next period."""
+
+    async def renew(self, caller: Caller) -> None: ...
+
+
+class Attempt(Struct):
+    """What the next attempt to place is made with. `tried`: allowances that are used up."""
+
+    terms: Terms
+    standing: Standing
+    now_ms: int
+    tried: tuple[str, ...] = ()
+    escalated: bool = False  # the automatic sum is used up
+    counted: bool = False
+
+
+class Chosen(Struct, frozen=True):
+    """What an attempt reserves, and under which rule: quote, allowance, auto, or the tier that must be asked."""
+
+    amounts: Amounts
+    scopes: tuple[ScopeClaim, ...]
+    tier: Tier
+    rule: str  # quote | allowance | auto | tier | cumulative
+    allowance: Allowance | None = None
+
+
+class AccountDesk:
+    """Places the holds of callers."""
+
+    def __init__(
+        self,
+        *,
+        callers: Callers,
+        claiming: Claiming,
+        refusals: AccountRefusals,
+        renewing: Renewing,
+        ledger: Ledger,
+        counting: Counting,
+        policies: Callable[[], Policies],
+        system: System,
+    ) -> None:
+        self.callers = callers
+        self._claiming = claiming
+        self._refusals = refusals
+        self._renewing = renewing
+        self._ledger = ledger
+        self._counting = counting
+        self._policies = policies
+        self._system = system
+        self._voiding: set[asyncio.Task[object]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def knows_identity(self) -> bool:
+        """Whether tokens of an identity provider say anything here."""
+        return self.callers.knows_identity
+
+    async def place(self, call: Call, caller: Caller, request: Request, policy: HoldPolicy) -> Work:
+        """Reserve what the request may cost. Errors: PaymentRequired, Forbidden, RateLimited, Conflict, Unavailable."""
+        if request.card is None:
+            raise Unavailable("a request without a price reached the ledger", code="internal")
+        await self.callers.with_person(caller)
+        now_ms = int(self._system.now_s() * 1_000)
+        terms = Terms(request.card, request.facts, Unit.NANOUSD, NO_RATE)
+        attempt = Attempt(terms, self._standing(call, caller, request, now_ms), now_ms)
+        refused = Refused(Refusal.INSUFFICIENT)
+        chosen = self.choose(call, caller, request, attempt, policy)
+        for _ in range(PLACE_ATTEMPTS):
+            chosen = self.choose(call, caller, request, attempt, policy)
+            if chosen.rule in ("tier", "cumulative"):
+                raise await self._ask(call, caller, request, attempt, chosen, policy, lifts=())
+            hold = self._hold(call, caller, request, attempt, chosen, policy)
+            placed_at_s = self._loop.time()
+            try:
+                answer = await self._ledger.place(hold)
+            except BaseException:
+                self._void_later(hold)
+                raise
+            if isinstance(answer, Placed):
+                return self._work(call, caller, attempt, chosen, policy, answer, placed_at_s)
+            refused = answer
+            if not await self._mended(call, caller, request, attempt, refused):
+                break
+        raise await self._refused(call, caller, request, attempt, chosen, policy, refused)
+
+    def choose(self, call: Call, caller: Caller, request: Request, attempt: Attempt, policy: HoldPolicy) -> Chosen:
+        """Which rule lets the request through, and what it reserves. Pure: `explain` asks it too."""
+        amounts, standing, approval = amounts_of(attempt.terms, policy), attempt.standing, self._policies().approvals
+        if caller.said.quote:
+            digest = self.digest(call, caller)
+            quote = ScopeClaim(caller.said.quote, "", Measure.QUOTE, detail=digest)
+            return Chosen(amounts, (*standing.plain, quote), tier_of(approval, amounts.ceiling), "quote")
+        for allowance, scopes in standing.allowed:
+            capped = self._capped(attempt, amounts, per_call(allowance), approval)
+            if allowance.allowance_id not in attempt.tried and capped.ceiling <= per_call(allowance):
+                return Chosen(capped, scopes, Tier.AUTO, "allowance", allowance)
+        capped = self._capped(attempt, amounts, approval.auto_most, approval)
+        tier = tier_of(approval, capped.ceiling)
+        if tier is Tier.AUTO and not attempt.escalated:
+            return Chosen(capped, standing.automatic, tier, "auto")
+        asked = Tier.EXPLICIT if tier is Tier.AUTO else tier
+        return Chosen(amounts, standing.plain, asked, "cumulative" if tier is Tier.AUTO else "tier")
+
+    def _capped(self, attempt: Attempt, amounts: Amounts, most: int, approval: ApprovalPolicy) -> Amounts:
+        """A request that names no limit of its own costs no more than goes without asking, where that buys a useful
+        answer."""
+        facts = attempt.terms.facts
+        if amounts.ceiling <= most or facts.output_limit_tokens is not None or not facts.limit_can_be_spliced:
+            return amounts
+        useful = attempt.terms.bound(approval.least_auto_tokens * facts.choices)
+        if useful > most or amounts.floor > most:
+            return amounts
+        return Amounts(amounts.floor, min(amounts.first, most), most)
+
+    def _standing(self, call: Call, caller: Caller, request: Request, now_ms: int) -> Standing:
+        match = request.match
+        model = request.card.model if request.card is not None else ""
+        names = (call.path, match.route.path, match.operation.value, match.upstream_name)
+        return self._claiming.standing(caller, self._policies().approvals, model=model, names=names, now_ms=now_ms)
+
+    async def _mended(
+        self, call: Call, caller: Caller, request: Request, attempt: Attempt, refused: Refused
+    ) -> bool:
+        """Whether another attempt is worth it, and what it is made with."""
+        hit = refused.limit
+        match refused.reason:
+            case Refusal.DIRECTORY_CHANGED | Refusal.NO_BUDGET:
+                await self.callers.refresh(caller)
+                self.callers.admit(call, caller, request.match, request.card.model if request.card else "")
+            case Refusal.STALE_WINDOW if hit is not None:
+                # The store's clock says that the window has ended: it decides.
+                attempt.now_ms = max(attempt.now_ms, hit.resets_at_ms or 0)
+                if hit.scope in (allowance_scope(each) for each, _ in attempt.standing.allowed):
+                    attempt.tried += tuple(each.allowance_id for each, _ in attempt.standing.allowed
+                                           if allowance_scope(each) == hit.scope)  # fmt: skip
+            case Refusal.PERIOD_OVER:
+                await self._renewing.renew(caller)
+            case Refusal.LIMIT | Refusal.INSUFFICIENT if not attempt.counted and call.upload is None:
+                attempt.counted = True
+                counted = await self._counting.input_bound_off_loop(request, call.body)
+                attempt.terms = attempt.terms.with_input(counted)
+                request.facts = attempt.terms.facts
+            case Refusal.LIMIT if hit is not None:
+                used_up = [each for each, _ in attempt.standing.allowed if allowance_scope(each) == hit.scope]
+                if used_up:
+                    attempt.tried += tuple(each.allowance_id for each in used_up)
+                elif hit.scope == automatic_scope(caller.key.org_id, caller.actor):
+                    attempt.escalated = True
+                else:
+                    return False
+            case _:
+                return False
+        attempt.standing = self._standing(call, caller, request, attempt.now_ms)
+        return True
+
+    def _hold(
+        self, call: Call, caller: Caller, request: Request, attempt: Attempt, chosen: Chosen, policy: HoldPolicy
+    ) -> PlaceHold:
+        amounts = chosen.amounts
+        return PlaceHold(
+            hold_id=hold_of_request(call.request_id),
+            account=caller.account,
+            floor=amounts.floor,
+            first=amounts.first,
+            ceiling=amounts.ceiling,
+            rate=NO_RATE,
+            scopes=chosen.scopes,
+            guards=attempt.standing.guards,
+            lifetime_ms=int(policy.hold_lifetime_s * 1_000),
+            greatest_age_ms=int(policy.hold_greatest_age_s * 1_000),
+            labels=labels_json(
+                request.facts.model, request.match.dialect, request.match.route.path, caller.key.org_id,
+                caller.person_id, caller.key.key_id,
+            ),
+        )  # fmt: skip
+
+    def _work(
+        self, call: Call, caller: Caller, attempt: Attempt, chosen: Chosen, policy: HoldPolicy, placed: Placed,
+        placed_at_s: float,
+    ) -> Work:  # fmt: skip
+        ceiling = chosen.amounts.ceiling if placed.ceiling is None else placed.ceiling
+        of = self._estimate(attempt, policy, ceiling)
+        quote_id = caller.said.quote or f"q_{call.request_id.removeprefix('req_')}"
+        work = Work(
+            call.request_id, placed.hold_id, caller.account, attempt.terms, placed.granted, placed.available, placed_at_s
+        )
+        work.ceiling = ceiling
+        work.quote = quote_header(quote_id, of)
+        work.caller = caller
+        return work
+
+    def _estimate(self, attempt: Attempt, policy: HoldPolicy, most: int) -> Estimate:
+        return estimate(attempt.terms, policy, self._policies().approvals, most)
+
+    def digest(self, call: Call, caller: Caller) -> str:
+        """What an approval of this request is bound to. Of an upload only its size is known."""
+        body = call.body if call.upload is None else b"upload %d" % call.upload_bytes
+        return request_digest(
+            method=call.method, path=call.path, query=call.query, body=body, person_id=caller.person_id,
+            key_org=caller.key.org_id, prices=self._policies().digest,
+        )  # fmt: skip
+
+    async def _ask(
+        self, call: Call, caller: Caller, request: Request, attempt: Attempt, chosen: Chosen, policy: HoldPolicy,
+        *, lifts: tuple[str, ...],
+    ) -> Exception:  # fmt: skip
+        """The 402 with a quote that waits."""
+        approval, most = self._policies().approvals, chosen.amounts.ceiling
+        tier = chosen.tier if chosen.tier is not Tier.AUTO else Tier.EXPLICIT
+        quote = Quote(
+            quote_id="",
+            org_id=caller.key.org_id,
+            account=caller.account,
+            person_id=caller.person_id,
+            key_id=caller.key.key_id,
+            session=caller.said.session,
+            digest=self.digest(call, caller),
+            prices=self._policies().digest,
+            estimate=self._estimate(attempt, policy, most),
+            tier=tier,
+            reason="budget" if lifts else chosen.rule,
+            lifts=lifts,
+            two_persons=approval.two_persons_above is not None and most > approval.two_persons_above,
+            model=request.facts.model,
+            route=request.match.route.path,
+        )
+        return await self._refusals.ask(quote)
+
+    async def _refused(
+        self, call: Call, caller: Caller, request: Request, attempt: Attempt, chosen: Chosen, policy: HoldPolicy,
+        refused: Refused,
+    ) -> Exception:  # fmt: skip
+        hit = refused.limit
+        if refused.reason is Refusal.LIMIT and hit is not None and hit.on_exceed == "ask" and hit.budget_id:
+            before = await self._refusals.lifted_by(caller)
+            return await self._ask(
+                call, caller, request, attempt, chosen, policy, lifts=tuple(dict.fromkeys((*before, hit.budget_id)))
+            )
+        now_ms = attempt.now_ms
+        return await self._refusals.of(caller, refused, chosen.amounts, self.digest(call, caller), now_ms)
+
+    def _void_later(self, hold: PlaceHold) -> None:
+        """The outcome is unknown: the void makes it nothing, also when the place arrives after it."""
+        task = asyncio.ensure_future(self._void(hold))
+        self._voiding.add(task)
+        task.add_done_callback(self._voiding.discard)
+
+    async def _void(self, hold: PlaceHold) -> None:
+        try:
+            await self._ledger.void(hold.hold_id, account=hold.account)
+        except Unavailable:
+            return  # the store is still away: the sweeper expires the hold, if there is one, at nothing

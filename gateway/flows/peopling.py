@@ -1,0 +1,136 @@
+"""Persons and plans: made by the API or on first sight; a plan gives a person, or an organization, an account with an
+allowance for each period. Invented names get none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.core.directory import AuditEntry, Org, Person, PersonView, Principal, account_of_org, person_part
+from gateway.core.errors import Conflict, InvalidRequest, NotFound
+from gateway.core.plans import Plan, period_of
+from gateway.core.request_record import rfc3339
+from gateway.flows.callers import Caller
+from gateway.flows.directory import Directory
+from gateway.people_ports import DirectoryStore
+from gateway.policies import Policies
+from gateway.ports import Ledger, System
+
+_ID_BYTES = 11
+_ATTEMPTS = 5
+
+
+class Peopling:
+    """Makes persons, begins plans."""
+
+    def __init__(
+        self,
+        *,
+        store: DirectoryStore,
+        directory: Directory,
+        ledger: Ledger,
+        policies: Callable[[], Policies],
+        system: System,
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._ledger = ledger
+        self._policies = policies
+        self._system = system
+
+    def plan(self, name: str) -> Plan:
+        """A plan of the policies. Errors: InvalidRequest."""
+        plan = self._policies().plans.get(name)
+        if plan is None:
+            there = ", ".join(self._policies().plans) or "none"
+            raise InvalidRequest(f"there is no such plan; there are {there}", param="plan")
+        return plan
+
+    async def make(self, principal: Principal, person_id: str, plan_name: str) -> dict[str, Any]:
+        """Make a person; the same again answers the same. Errors: InvalidRequest, Conflict."""
+        plan = self.plan(plan_name) if plan_name else None
+        org = await self._store.org(principal.org_id)
+        if org is None:
+            raise NotFound("there is no such account")
+        for _ in range(_ATTEMPTS):
+            before = await self._store.person(principal.org_id, person_id)
+            if before is not None and plan_name in ("", before.person.plan):
+                return person_members(before.person)
+            person = self._person(principal, person_id, before, plan_name)
+            if plan is not None:
+                await self.begin(org.org, person.account, plan)
+            audit = self._audit(principal, "person.put", before, person)
+            expected = before.version if before is not None else 0
+            done = await self._store.put_person(person, audit, expected=expected)
+            self._directory.forget(principal.org_id, person_id)
+            if done is not None:
+                return person_members(person)
+        raise Conflict("others are changing this person; try again")
+
+    def _person(self, principal: Principal, person_id: str, before: PersonView | None, plan: str) -> Person:
+        partition = principal.org_id.rpartition("_")[2][:2]
+        old = before.person if before is not None else Person(
+            person_id, principal.org_id, made_by=principal.key_id, created_at_ms=self._now_ms()
+        )  # fmt: skip
+        account = old.account or (f"ac_{partition}{self._system.token_hex(_ID_BYTES)}" if plan else "")
+        return replace(old, plan=plan or old.plan, account=account, made="api")
+
+    async def find(self, org_id: str, person_id: str) -> Person:
+        """A person. Errors: NotFound."""
+        found = await self._store.person(org_id, person_id)
+        if found is None:
+            raise NotFound("there is no such person", param="id")
+        return found.person
+
+    async def begin(self, org: Org, account: str, plan: Plan) -> None:
+        """Begin the running period of a plan on an account, once."""
+        period_id, ends_at_ms = period_of(plan, org.time_zones, org.anchor_ms, self._now_ms())
+        await self._ledger.renew_allowance(
+            account, f"{plan.name}:{period_id}", plan.included, plan=plan.name, ends_at_ms=ends_at_ms
+        )
+        if plan.credit_limit:
+            await self._ledger.set_credit_limit(account, plan.credit_limit, change_id=f"{plan.name}:{period_id}:limit")
+
+    async def renew(self, caller: Caller) -> None:
+        """The period of the caller's plan is over: begin the next, or end the plan that is no more."""
+        person = caller.person.person if caller.person is not None and caller.person.person.account else None
+        await self.renew_account(caller.org.org, caller.account, person.plan if person else caller.org.org.plan)
+
+    async def renew_account(self, org: Org, account: str, plan_name: str) -> None:
+        """The same, of any account."""
+        plan = self._policies().plans.get(plan_name)
+        if plan is not None:
+            await self.begin(org, account, plan)
+        else:
+            await self._ledger.renew_allowance(account, f"none:{self._now_ms()}", 0, plan="", ends_at_ms=0)
+
+    async def with_plan(self, principal: Principal, org: Org, plan_name: str) -> Org:
+        """An organization with a plan, its period begun. Errors: InvalidRequest."""
+        await self.begin(org, account_of_org(org.org_id), self.plan(plan_name))
+        return replace(org, plan=plan_name)
+
+    def _audit(self, principal: Principal, action: str, before: PersonView | None, after: Person) -> AuditEntry:
+        shown = b"null" if before is None else msgspec.json.encode(person_members(before.person))
+        return AuditEntry(
+            self._now_ms(), principal.org_id, principal.actor, "operator" if principal.operator else "key", action,
+            person_part(after.org_id, after.person_id), shown, msgspec.json.encode(person_members(after)),
+        )  # fmt: skip
+
+    def _now_ms(self) -> int:
+        return int(self._system.now_s() * 1_000)
+
+
+def person_members(person: Person) -> dict[str, Any]:
+    """A person as the API shows them."""
+    return {
+        "id": person.person_id,
+        "account": person.account or account_of_org(person.org_id),
+        "plan": person.plan or None,
+        "made": person.made,
+        "state": "suspended" if person.suspended else "active",
+        "created_at": rfc3339(person.created_at_ms),
+    }

@@ -1,0 +1,131 @@
+"""What all of our own paths share: JSON bodies read strictly, answers, pages, and `Idempotency-Key`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.core.errors import Conflict, InvalidRequest, Problem
+from gateway.ports import IdempotencyRecords
+from gateway.web.bodies import read_body
+
+GREATEST_BODY_BYTES = 262_144
+GREATEST_KEY_CHARACTERS = 255
+PAGE_MOST = 1_000
+NO_STORE = {"cache-control": "no-store"}
+
+
+async def read_object(request: Request) -> tuple[dict[str, Any], bytes]:
+    """The JSON object of a body, and its bytes; an empty body is an empty object. Errors: InvalidRequest, TooLarge."""
+    raw = await read_body(request.receive, GREATEST_BODY_BYTES)  # type: ignore[arg-type]
+    value = read_json(raw) if raw.strip() else {}
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body is a JSON object", param="body")
+    return value, raw
+
+
+def read_json(raw: bytes) -> Any:
+    """Any JSON value. Errors: InvalidRequest."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidRequest("the body is no JSON", param="body") from None
+
+
+def members(body: Mapping[str, Any], allowed: Collection[str], *, required: Collection[str] = ()) -> None:
+    """Errors: InvalidRequest naming a member that is not there, or that nobody reads."""
+    for name in body:
+        if name not in allowed:
+            raise InvalidRequest(f"no such member; there are {', '.join(sorted(allowed))}", param=name[:64])
+    for name in required:
+        if body.get(name) is None:
+            raise InvalidRequest("missing", param=name)
+
+
+def text_of(body: Mapping[str, Any], name: str, *, most: int = 200, default: str | None = None) -> str:
+    """A member that is text. Errors: InvalidRequest."""
+    value = body.get(name, default)
+    if not isinstance(value, str) or not value.isprintable() or not (value or default == "") or len(value) > most:
+        raise InvalidRequest(f"must be 1 to {most} printable characters", param=name)
+    return value
+
+
+def number_of(body: Mapping[str, Any], name: str, *, least: int, most: int, default: int | None = None) -> int:
+    """A member that is a whole number. Errors: InvalidRequest."""
+    value = body.get(name, default)
+    if type(value) is not int or not least <= value <= most:
+        raise InvalidRequest(f"must be a whole number from {least} to {most}", param=name)
+    return value
+
+
+def texts_of(body: Mapping[str, Any], name: str, *, most: int = 100) -> tuple[str, ...]:
+    """A member that is a list of texts; an absent one is empty. Errors: InvalidRequest."""
+    value = body.get(name) or []
+    if not isinstance(value, list) or len(value) > most:
+        raise InvalidRequest(f"must be a list of at most {most} texts", param=name)
+    for index, each in enumerate(value):
+        if not isinstance(each, str) or not 0 < len(each) <= 200 or not each.isprintable():
+            raise InvalidRequest("must be 1 to 200 printable characters", param=f"{name}[{index}]")
+    return tuple(value)
+
+
+def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer that nobody may keep."""
+    return Response(
+        msgspec.json.encode(value), status, {**NO_STORE, **(headers or {})}, media_type="application/json"
+    )
+
+
+def page(request: Request) -> tuple[int, str]:
+    """`limit` and `after` of a list. Errors: InvalidRequest."""
+    limit = request.query_params.get("limit", "100")
+    if not limit.isdigit() or not limit.isascii() or len(limit) > 4 or not 1 <= int(limit) <= PAGE_MOST:
+        raise InvalidRequest(f"must be a number from 1 to {PAGE_MOST}", param="limit")
+    after = request.query_params.get("after", "")
+    if len(after) > 400:
+        raise InvalidRequest("must be what `next` of the page before says", param="after")
+    return int(limit), after
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The request's `Idempotency-Key`. Errors: InvalidRequest."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= GREATEST_KEY_CHARACTERS:
+        raise InvalidRequest(f"A key has 1 to {GREATEST_KEY_CHARACTERS} characters.", param="idempotency-key")
+    return key
+
+
+async def once(
+    records: IdempotencyRecords,
+    request: Request,
+    payer: str,
+    raw: bytes,
+    act: Callable[[], Awaitable[tuple[Any, bool]]],
+    *,
+    status: int = 200,
+) -> Response:
+    """Under an `Idempotency-Key` the same body gets the same answer, another body is refused; what was refused leaves
+    the key free. `act` gives the answer, and whether it is final."""
+    key = idempotency_key(request)
+    if key is None:
+        return json_answer((await act())[0], status)
+    path, digest = f"{request.method} {request.url.path}", sha256(raw).digest()
+    kept = await records.begin(payer, path, key, digest)
+    if kept is not None and kept.digest != digest:
+        raise Conflict("This Idempotency-Key was used with another body.", code="idempotency_mismatch")
+    if kept is not None and kept.answer is not None:
+        return Response(kept.answer, status, NO_STORE, media_type="application/json")
+    try:
+        answer, final = await act()
+    except Problem:
+        await records.forget(payer, path, key)
+        raise
+    response = json_answer(answer, status)
+    if final:
+        await records.finish(payer, path, key, digest, bytes(response.body))
+    return response

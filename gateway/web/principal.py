@@ -1,0 +1,124 @@
+"""Who asks one of our own paths: an app key, for itself or for a person; an identity provider's token; an operator key.
+
+A key says which organization; what it may do there are its permissions. Whoever names a person acts for that person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+
+from gateway.core.credentials import AppKey, IdentityToken, L402Credential, parse_credential
+from gateway.core.directory import Key, Permission, Principal
+from gateway.core.errors import Forbidden, InvalidKey, InvalidRequest, NotFound
+from gateway.core.key_scopes import admits_address
+from gateway.core.person_headers import person_headers
+from gateway.flows.callers import Identity
+from gateway.flows.directory import Directory
+from gateway.ports import IdempotencyRecords, System
+from gateway.web.addresses import Addresses
+from gateway.web.api_bodies import members, once, read_object
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The common ground of our own paths. `identity` None: no provider is configured."""
+
+    directory: Directory
+    identity: Identity | None
+    records: IdempotencyRecords
+    addresses: Addresses
+    system: System
+
+    async def principal(self, request: HTTPConnection, permission: Permission) -> Principal:
+        """Who asks, allowed to. Errors: InvalidKey, Forbidden, AmbiguousCredential, InvalidRequest."""
+        headers = request.scope["headers"]
+        said = person_headers(headers)
+        key, named = await self._key(request)
+        org_id, person_id = key.org_id, said.user
+        if key.operator:
+            org_id = request.query_params.get("account", "").replace("ac_", "org_", 1)
+            org = await self.directory.org(org_id) if org_id.startswith("org_") else None
+            if org is None:
+                raise InvalidRequest("an operator names the account: ?account=org_...", param="account")
+        if named is not None:
+            if named.org_id not in ("", org_id):
+                raise Forbidden("the identity token and the key belong to different organizations")
+            if person_id and person_id != named.person_id:
+                raise InvalidRequest("it names another person than the identity token", param="farebox-user")
+            person_id = named.person_id
+        permissions = tuple(Permission) if key.operator else key.permissions
+        if permission not in permissions:
+            raise Forbidden(f"this key has not the permission {permission.value!r}")
+        return Principal(
+            org_id, key.key_id, person_id, permissions, key.operator, "jwt" if named is not None else "app", said.session
+        )
+
+    async def operator(self, request: HTTPConnection) -> Principal:
+        """An operator. Errors: InvalidKey, Forbidden."""
+        key, _ = await self._key(request)
+        if not key.operator:
+            raise Forbidden("this path is for operator keys")
+        return Principal(key.org_id, key.key_id, "", tuple(Permission), operator=True, vouched="operator")
+
+    async def _key(self, request: HTTPConnection) -> tuple[Key, Any]:
+        headers, query = request.scope["headers"], request.scope["query_string"]
+        credential = parse_credential(headers, query)
+        if isinstance(credential, L402Credential):
+            raise Forbidden("this path is for app keys, not for L402 credentials")
+        named = None
+        token = credential.identity if isinstance(credential, AppKey) else getattr(credential, "token", "")
+        if token and self.identity is not None:
+            named = self.identity.seen(token) or await self.identity.verify(token)
+        found = None
+        if isinstance(credential, AppKey):
+            found = self.directory.seen_key(credential.key)
+            if found is not None and not await self.directory.is_fresh(found[1], None):
+                self.directory.forget(found[0].org_id, "", credential.key)
+                found = None
+            found = found or await self.directory.find_key(credential.key)
+        elif isinstance(credential, IdentityToken) and named is not None and named.key_id:
+            found = await self.directory.key_by_id(named.key_id)
+        else:
+            raise InvalidKey("this path needs a key: Authorization: Bearer fb_...", param="authorization")
+        if found is None:
+            raise InvalidKey("this key is not known here", param="authorization")
+        key, org = found
+        now_ms = int(self.system.now_s() * 1_000)
+        if key.revoked or (key.expires_at_ms is not None and now_ms >= key.expires_at_ms):
+            raise InvalidKey("this key was revoked or has expired", param="authorization")
+        if not admits_address(key, self.addresses.of(dict(request.scope), headers)):
+            raise Forbidden("this key is not for this address")
+        if org.org.suspended:
+            raise Forbidden("this account is suspended")
+        return key, named
+
+    async def changed(
+        self,
+        request: Request,
+        principal: Principal,
+        act: Callable[[dict[str, Any]], Awaitable[Any]],
+        *,
+        allowed: Collection[str],
+        required: Collection[str] = (),
+        status: int = 200,
+    ) -> Response:
+        """Carry out a change that a JSON object asks for, once under its `Idempotency-Key`."""
+        body, raw = await read_object(request)
+        members(body, allowed, required=required)
+
+        async def acted() -> tuple[Any, bool]:
+            return await act(body), True
+
+        payer = principal.org_id or f"org_{principal.key_id.removeprefix('ak_')}"
+        payer = f"{principal.person_id and 'p:' + principal.person_id}:{payer}" if principal.person_id else payer
+        return await once(self.records, request, payer, raw, acted, status=status)
+
+    async def person_must_exist(self, principal: Principal) -> None:
+        """Errors: NotFound where nobody has named this person yet."""
+        if principal.person_id and await self.directory.find_person(principal.org_id, principal.person_id) is None:
+            raise NotFound("there is no such person", param="farebox-user")
