@@ -27,6 +27,7 @@ from gateway.edge_assembly import open_edge
 from gateway.flows.admission import Admission
 from gateway.flows.counting import Counting
 from gateway.flows.streams import OpenStreams
+from gateway.people_assembly import open_people, people_routes
 from gateway.policy_files import load_policies, reload_policies
 from gateway.routes import route_table
 from gateway.site_assembly import own_routes
@@ -90,10 +91,14 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             stack, config, store=store, metrics=metrics, counting=counting, policies=lambda: current[0],
             system=system, background=background,
         )  # fmt: skip
+        people = open_people(
+            config, store=store, counting=counting, policies=lambda: current[0], system=system
+        )
         admission = Admission(
             routes=routes,
             policies=policies,
             agents=agents.desk,
+            accounts=people.desk,
             system=system,
             upload_most_bytes=config.limits.upload_most_bytes,
         )
@@ -112,8 +117,17 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
         def apply(fresh: Any) -> None:
             current[0] = admission.policies = fresh
 
+        gateway = Gateway(_nothing_yet, config, edge.proxy, admission, edge.streams, apply)
         site = own_site(
-            own_routes(
+            people_routes(
+                people,
+                store=store,
+                records=agents.records,
+                addresses=edge.addresses,
+                system=system,
+                reload=gateway.reload_policies,
+            )
+            + own_routes(
                 store=store,
                 agents=agents,
                 metrics=metrics,
@@ -125,7 +139,12 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             )
         )
         stack.push_async_callback(background.close)
-        yield Gateway(_dispatch(site, edge.proxy, edge.realtime), config, edge.proxy, admission, edge.streams, apply)
+        gateway.app = _dispatch(site, edge.proxy, edge.realtime)
+        yield gateway
+
+
+async def _nothing_yet(_scope: dict[str, Any], _receive: Any, _send: Any) -> None:
+    """Stands in until everything is put together."""
 
 
 def _open_metrics(stack: AsyncExitStack, data_dir: Path, background: Background) -> Metrics:

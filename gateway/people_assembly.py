@@ -1,3 +1,168 @@
-"""Opens what serves people: the directory, budgets, quotes, questions, webhooks."""
+"""Opens what serves people: the directory, keys, budgets, quotes, allowances, accounts."""
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.routing import BaseRoute
+
+from gateway.adapters.redis.audit import RedisAudit
+from gateway.adapters.redis.directory import RedisDirectory
+from gateway.adapters.redis.quotes import RedisQuotes
+from gateway.adapters.redis.usage import RedisUsage
+from gateway.adapters.system import Machine
+from gateway.config import Config
+from gateway.core.directory import Principal
+from gateway.core.errors import Forbidden
+from gateway.core.quotes import Quote
+from gateway.flows.account_refusals import AccountRefusals
+from gateway.flows.accounts import AccountDesk
+from gateway.flows.allowing import Allowing
+from gateway.flows.budgeting import Budgeting
+from gateway.flows.callers import Callers
+from gateway.flows.claiming import Claiming
+from gateway.flows.counting import Counting
+from gateway.flows.directory import Directory
+from gateway.flows.keying import Keying
+from gateway.flows.operating import Operating
+from gateway.flows.peopling import Peopling
+from gateway.flows.quoting import Quoting
+from gateway.flows.using import Using
+from gateway.policies import Policies
+from gateway.ports import IdempotencyRecords
+from gateway.routes import DEFAULT_PROVIDERS
+from gateway.store_assembly import Store
+from gateway.web.addresses import Addresses
+from gateway.web.api.admin import admin_routes
+from gateway.web.api.allowances import allowance_routes
+from gateway.web.api.budgets import budget_routes
+from gateway.web.api.keys import key_routes
+from gateway.web.api.persons import person_routes
+from gateway.web.api.quotes import quote_routes
+from gateway.web.api.usage import usage_routes
+from gateway.web.principal import Api
+
+
+@dataclass(slots=True)
+class People:
+    """What serves people."""
+
+    desk: AccountDesk
+    directory: Directory
+    store: RedisDirectory
+    quotes: RedisQuotes
+    quoting: Quoting
+    keying: Keying
+    peopling: Peopling
+    budgeting: Budgeting
+    allowing: Allowing
+    using: Using
+    operating: Operating
+
+
+def open_people(
+    config: Config,
+    *,
+    store: Store,
+    counting: Counting,
+    policies: Callable[[], Policies],
+    system: Machine,
+) -> People:
+    """Connects to nobody yet."""
+    records = RedisDirectory(store.link)
+    audit = RedisAudit(store.link)
+    usage = RedisUsage(store.link)
+    directory = Directory(records, system)
+    quotes = RedisQuotes(store.link, records)
+    quoting = Quoting(
+        quotes=quotes, policy=lambda: policies().approvals, system=system, public_url=config.public_url,
+        prove=_no_proof,
+    )  # fmt: skip
+    keying = Keying(store=records, directory=directory, system=system)
+    peopling = Peopling(store=records, directory=directory, ledger=store.ledger, policies=policies, system=system)
+    using = Using(usage=usage, store=records)
+    budgeting = Budgeting(
+        store=records,
+        directory=directory,
+        used_since=using.used_since,
+        canonical=_canonical(config, policies, system),
+        key_exists=keying.exists,
+        system=system,
+    )
+    allowing = Allowing(
+        store=records, counters=records, directory=directory, policy=lambda: policies().approvals, prove=_no_proof,
+        system=system,
+    )  # fmt: skip
+    operating = Operating(
+        store=records, directory=directory, audit=audit, ledger=store.ledger, peopling=peopling, system=system
+    )
+    callers = Callers(directory=directory, identity=None, system=system)
+    refusals = AccountRefusals(
+        quoting=quoting, pausing=budgeting, topup_url=f"{config.public_url.rstrip('/')}/dashboard"
+    )
+    desk = AccountDesk(
+        callers=callers,
+        claiming=Claiming(directory),
+        refusals=refusals,
+        renewing=peopling,
+        ledger=store.ledger,
+        counting=counting,
+        policies=policies,
+        system=system,
+    )
+    return People(
+        desk, directory, records, quotes, quoting, keying, peopling, budgeting, allowing, using, operating
+    )
+
+
+async def _no_proof(_principal: Principal, _proof: Mapping[str, Any], _bound_to: str) -> str:
+    raise Forbidden("no such proof is known here", code="step_up_failed")
+
+
+def _canonical(
+    config: Config, policies: Callable[[], Policies], system: Machine
+) -> Callable[[str], str | None]:
+    """The canonical name of a model with any of the configured providers."""
+    providers = dict.fromkeys(
+        each.provider or DEFAULT_PROVIDERS.get(each.dialect, "") for each in config.upstreams.values()
+    )
+
+    def find(model: str) -> str | None:
+        for provider in providers:
+            card = policies().price_book.card(provider, model, system.now_s()) if provider else None
+            if card is not None:
+                return card.model
+        return None
+
+    return find
+
+
+def people_routes(
+    people: People,
+    *,
+    store: Store,
+    records: IdempotencyRecords,
+    addresses: Addresses,
+    system: Machine,
+    reload: Callable[[], Awaitable[str]],
+) -> list[BaseRoute]:
+    """The paths of apps, people and operators."""
+    api = Api(people.directory, None, records, addresses, system)
+
+    async def passkey_options(_org: str, _person: str, _quote: Quote) -> dict[str, Any] | None:
+        return None
+
+    async def waiting(org_id: str, now_ms: int) -> Any:
+        return await people.quotes.waiting(org_id, now_ms=now_ms)
+
+    return [
+        *key_routes(api, people.keying),
+        *person_routes(api, people.peopling, people.budgeting, people.store),
+        *budget_routes(api, people.budgeting),
+        *allowance_routes(api, people.allowing),
+        *quote_routes(api, people.quoting, waiting, passkey_options),
+        *usage_routes(api, people.using, store.ledger),
+        *admin_routes(api, people.operating, people.keying, reload),
+    ]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.core.accounts import Budget
 from gateway.core.directory import (
     Allowance,
     AuditEntry,
@@ -20,17 +21,6 @@ from gateway.core.directory import (
     Person,
     PersonView,
 )
-from gateway.core.quotes import Quote, QuoteState
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """One field of one record of the directory: `value` None deletes it. `record` is a key without its partition tag,
-    as `adapters.redis.directory` names them."""
-
-    record: str
-    name: str
-    value: bytes | None
 
 
 class DirectoryStore(Protocol):
@@ -59,6 +49,7 @@ class DirectoryStore(Protocol):
         audit: AuditEntry,
         *,
         expected: int,
+        live: Sequence[Budget] = (),
         seeds: Sequence[tuple[str, int, int]] = (),
     ) -> int | None:
         """Write definitions and live records of budgets of one part (`person_id` "": the org's). `seeds`: counter key
@@ -74,7 +65,7 @@ class DirectoryStore(Protocol):
         ...
 
     async def put_secret(
-        self, org_id: str, person_id: str, name: str, value: bytes, audit: AuditEntry, *, expected: bytes | None
+        self, org_id: str, person_id: str, name: str, value: bytes, audit: AuditEntry, *, expected: int
     ) -> bool:
         """Compare and write; False when it was another one."""
         ...
@@ -88,18 +79,6 @@ class AuditLog(Protocol):
     async def verify(self, partition: int) -> str | None:
         """None where the chain holds, else what does not."""
         ...
-
-
-class QuoteBook(Protocol):
-    """Quotes. `answer` compares the state and writes in one step, with audit entry and event; it answers the quote as
-    it now stands, None for an unknown one."""
-
-    async def put(self, quote: Quote) -> None: ...
-    async def find(self, quote_id: str) -> Quote | None: ...
-    async def waiting(self, org_id: str) -> Sequence[Quote]: ...
-    async def answer(
-        self, quote_id: str, *, to: QuoteState, by: str, approved_max: int, needs: int, audit: AuditEntry
-    ) -> Quote | None: ...
 
 
 @dataclass(frozen=True, slots=True)

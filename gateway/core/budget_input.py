@@ -56,7 +56,9 @@ def parse_budget(members: Any, prefix: str, now_ms: int) -> BudgetInput:
         raise InvalidRequest("a budget is an object", param=prefix.rstrip(".") or "body")
     for name in members:
         if name not in _MEMBERS and name not in _TOLD:
-            raise InvalidRequest(f"no such member; there are {', '.join(sorted(_MEMBERS))}", param=f"{prefix}{name}"[:99])
+            raise InvalidRequest(
+                f"no such member; there are {', '.join(sorted(_MEMBERS))}", param=f"{prefix}{name}"[:99]
+            )
     if "limit" not in members:
         raise InvalidRequest('missing; e.g. {"amount": "50.00", "currency": "USD"}', param=f"{prefix}limit")
     until_ms = 0

@@ -94,9 +94,7 @@ def claims_for(
     ), valid_until_ms
 
 
-def _claim(
-    definition: BudgetDefinition, window: Window, org_id: str, person_id: str, now_ms: int
-) -> ScopeClaim:
+def _claim(definition: BudgetDefinition, window: Window, org_id: str, person_id: str, now_ms: int) -> ScopeClaim:
     is_default = definition.scope.user == EVERYBODY
     limit = definition.raised_to if now_ms < definition.raised_until_ms else definition.limit
     return ScopeClaim(

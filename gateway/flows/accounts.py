@@ -172,9 +172,7 @@ class AccountDesk:
         names = (call.path, match.route.path, match.operation.value, match.upstream_name)
         return self._claiming.standing(caller, self._policies().approvals, model=model, names=names, now_ms=now_ms)
 
-    async def _mended(
-        self, call: Call, caller: Caller, request: Request, attempt: Attempt, refused: Refused
-    ) -> bool:
+    async def _mended(self, call: Call, caller: Caller, request: Request, attempt: Attempt, refused: Refused) -> bool:
         """Whether another attempt is worth it, and what it is made with."""
         hit = refused.limit
         match refused.reason:
@@ -236,7 +234,13 @@ class AccountDesk:
         of = self._estimate(attempt, policy, ceiling)
         quote_id = caller.said.quote or f"q_{call.request_id.removeprefix('req_')}"
         work = Work(
-            call.request_id, placed.hold_id, caller.account, attempt.terms, placed.granted, placed.available, placed_at_s
+            call.request_id,
+            placed.hold_id,
+            caller.account,
+            attempt.terms,
+            placed.granted,
+            placed.available,
+            placed_at_s,
         )
         work.ceiling = ceiling
         work.quote = quote_header(quote_id, of)

@@ -223,7 +223,9 @@ class Budgeting:
         if principal.person_id and user != principal.person_id:
             raise Forbidden("a person changes their own budgets only", param=f"{param}.scope.user")
         if user and user != EVERYBODY and await self._directory.find_person(org_id, user) is None:
-            raise InvalidRequest(f"there is no person {user!r}; POST /api/persons makes one", param=f"{param}.scope.user")
+            raise InvalidRequest(
+                f"there is no person {user!r}; POST /api/persons makes one", param=f"{param}.scope.user"
+            )
         if scope.key and not await self._key_exists(org_id, scope.key):
             raise InvalidRequest(f"there is no key {scope.key!r}", param=f"{param}.scope.key")
         model = scope.model
@@ -305,5 +307,3 @@ class Budgeting:
 
     def _now_ms(self) -> int:
         return int(self._system.now_s() * 1_000)
-
-

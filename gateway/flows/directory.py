@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 from collections import OrderedDict
-
 from typing import TypeVar
 
 from gateway.core.directory import Key, Org, OrgView, Person, PersonView, org_part, person_part

@@ -48,9 +48,7 @@ class Keying:
         made = make_key_text(
             partition=principal.org_id.rpartition("_")[2][:2], random_hex=self._system.token_hex(_RANDOM_BYTES)
         )
-        key = replace(
-            wanted, key_id=made.key_id, org_id=principal.org_id, digest=made.digest, created_at_ms=now_ms
-        )
+        key = replace(wanted, key_id=made.key_id, org_id=principal.org_id, digest=made.digest, created_at_ms=now_ms)
         await self._store.put_key(key, self._audit(principal, "key.create", None, key), expected=None)
         self._directory.forget(principal.org_id)
         return {**key_members(key), "key": made.text}

@@ -76,9 +76,7 @@ def texts_of(body: Mapping[str, Any], name: str, *, most: int = 100) -> tuple[st
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer that nobody may keep."""
-    return Response(
-        msgspec.json.encode(value), status, {**NO_STORE, **(headers or {})}, media_type="application/json"
-    )
+    return Response(msgspec.json.encode(value), status, {**NO_STORE, **(headers or {})}, media_type="application/json")
 
 
 def page(request: Request) -> tuple[int, str]:

@@ -55,7 +55,13 @@ class Api:
         if permission not in permissions:
             raise Forbidden(f"this key has not the permission {permission.value!r}")
         return Principal(
-            org_id, key.key_id, person_id, permissions, key.operator, "jwt" if named is not None else "app", said.session
+            org_id,
+            key.key_id,
+            person_id,
+            permissions,
+            key.operator,
+            "jwt" if named is not None else "app",
+            said.session,
         )
 
     async def operator(self, request: HTTPConnection) -> Principal:

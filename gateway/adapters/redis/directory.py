@@ -328,9 +328,7 @@ def _by_id(budget: BudgetDefinition) -> str:
 def _person_view(version: int, fields: dict[bytes, bytes]) -> PersonView | None:
     if b"record" not in fields:
         return None
-    allowances = [
-        msgspec.json.decode(raw, type=Allowance) for name, raw in fields.items() if name.startswith(b"a:")
-    ]
+    allowances = [msgspec.json.decode(raw, type=Allowance) for name, raw in fields.items() if name.startswith(b"a:")]
     allowances.sort(key=lambda allowance: (allowance.expires_at_ms or 2**62, allowance.allowance_id))
     person = msgspec.json.decode(fields[b"record"], type=Person)
     return PersonView(version, person, _budgets(fields), tuple(allowances))

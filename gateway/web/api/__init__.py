@@ -1,0 +1,1 @@
+"""Our own paths for apps and people: one module a noun."""

@@ -1,0 +1,79 @@
+"""`/api/quotes` and `/api/approvals`: what waits for an answer, and the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.core.directory import Permission
+from gateway.core.money_input import parse_money
+from gateway.core.quotes import Quote, QuoteState
+from gateway.flows.quoting import Quoting, quote_members
+from gateway.web.api.allowances import PROOFS
+from gateway.web.api_bodies import json_answer
+from gateway.web.principal import Api
+
+Waiting = Callable[[str, int], Awaitable[Sequence[Quote]]]
+# What a person's passkey must sign for a quote: options for the browser, None where they have none.
+PasskeyOptions = Callable[[str, str, Quote], Awaitable[dict[str, Any] | None]]
+
+
+def quote_routes(api: Api, quoting: Quoting, waiting: Waiting, passkey_options: PasskeyOptions) -> list[Route]:
+    """The routes. Handlers raise `Problem`."""
+
+    async def approvals(request: Request) -> Response:
+        principal = await api.principal(request, Permission.READ)
+        found = await waiting(principal.org_id, int(api.system.now_s() * 1_000))
+        mine = [
+            quote for quote in found
+            if principal.person_id in ("", quote.person_id) or quote.two_persons
+        ]  # fmt: skip
+        return json_answer({"data": [_waits(quote) for quote in mine], "next": None})
+
+    async def read(request: Request) -> Response:
+        principal = await api.principal(request, Permission.READ)
+        quote = await quoting.shown_to(principal, request.path_params["id"])
+        shown = quote_members(quote)
+        if principal.person_id and quote.state is QuoteState.OPEN:
+            options = await passkey_options(principal.org_id, principal.person_id, quote)
+            if options is not None:
+                shown["passkey_options"] = options
+        return json_answer(shown)
+
+    async def approve(request: Request) -> Response:
+        principal = await api.principal(request, Permission.APPROVE)
+
+        async def act(body: dict[str, Any]) -> Any:
+            most = parse_money(body["approved_max"], "approved_max") if body.get("approved_max") is not None else None
+            proof = {name: body[name] for name in PROOFS if body.get(name) is not None}
+            quote = await quoting.approve(principal, request.path_params["id"], most, proof)
+            enough = quote.state is not QuoteState.OPEN
+            return {**quote_members(quote), "status": "approved" if enough else "needs_second_person"}
+
+        return await api.changed(request, principal, act, allowed=("approved_max", *PROOFS))
+
+    async def refuse(request: Request) -> Response:
+        principal = await api.principal(request, Permission.APPROVE)
+
+        async def act(_: dict[str, Any]) -> Any:
+            quote = await quoting.refuse(principal, request.path_params["id"])
+            return {**quote_members(quote), "status": "refused"}
+
+        return await api.changed(request, principal, act, allowed=())
+
+    return [
+        Route("/api/approvals", approvals, methods=["GET"]),
+        Route("/api/quotes/{id}", read, methods=["GET"]),
+        Route("/api/quotes/{id}/approve", approve, methods=["POST"]),
+        Route("/api/quotes/{id}/refuse", refuse, methods=["POST"]),
+    ]
+
+
+def _waits(quote: Quote) -> dict[str, Any]:
+    """What waits, and for whom."""
+    whom = "two persons of the organization" if quote.two_persons else quote.person_id or "the key's owner"
+    return {**quote_members(quote), "waits_for": whom}
