@@ -139,17 +139,19 @@ def _canonical(
     return find
 
 
+def open_api(people: People, records: IdempotencyRecords, addresses: Addresses, system: Machine) -> Api:
+    """Who asks our own paths."""
+    return Api(people.directory, None, records, addresses, system)
+
+
 def people_routes(
     people: People,
     *,
+    api: Api,
     store: Store,
-    records: IdempotencyRecords,
-    addresses: Addresses,
-    system: Machine,
     reload: Callable[[], Awaitable[str]],
 ) -> list[BaseRoute]:
     """The paths of apps, people and operators."""
-    api = Api(people.directory, None, records, addresses, system)
 
     async def passkey_options(_org: str, _person: str, _quote: Quote) -> dict[str, Any] | None:
         return None

@@ -19,12 +19,14 @@ from gateway.web.addresses import Addresses
 from gateway.web.l402 import L402Desk, account_of, l402_routes
 from gateway.web.openapi import RelayPath, openapi_document
 from gateway.web.ops import ops_routes
+from gateway.web.principal import Api
 from gateway.web.proxy import Proxy
 from gateway.web.requests import request_routes
 
 
 def own_routes(
     *,
+    api: Api,
     store: Store,
     agents: Agents,
     metrics: Metrics,
@@ -60,7 +62,7 @@ def own_routes(
     return [
         *ops_routes(checks={"store": store_answers}, exposition=metrics.exposition, draining=lambda: proxy.draining),
         *l402_routes(desk),
-        *request_routes(store.ledger, partial(account_of, desk)),
+        *request_routes(store.ledger, partial(account_of, desk), api),
         Route("/openapi.json", openapi, methods=["GET"]),
     ]
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from gateway.core.errors import InvalidRequest
-from gateway.core.holds import PlaceHold
+from gateway.core.holds import Measure, PlaceHold
 
 Word = TypeVar("Word", bound=StrEnum)
 # The scripts take integers of at most 15 digits: sums of a few of them stay exact in Lua.
@@ -116,7 +116,7 @@ def check_hold(hold: PlaceHold) -> None:
     for claim in hold.scopes:
         if claim.limit is not None:
             check_amount("limit", claim.limit)
-        elif not claim.budget_id:
+        elif not claim.budget_id and claim.measure not in (Measure.USAGE, Measure.QUOTE):
             raise InvalidRequest(f"scope {claim.scope}: a limit, or a budget that has it", param="scopes")
 
 
