@@ -120,7 +120,9 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
         gateway = Gateway(_nothing_yet, config, edge.proxy, admission, edge.streams, apply)
         api = open_api(people, agents.records, edge.addresses, system)
         site = own_site(
-            people_routes(people, api=api, store=store, reload=gateway.reload_policies)
+            people_routes(
+                people, api=api, store=store, reload=gateway.reload_policies, public_url=config.public_url
+            )
             + own_routes(
                 api=api,
                 store=store,

@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute
 
 from gateway.adapters.redis.audit import RedisAudit
 from gateway.adapters.redis.directory import RedisDirectory
+from gateway.adapters.redis.questions import RedisQuestions
 from gateway.adapters.redis.quotes import RedisQuotes
 from gateway.adapters.redis.usage import RedisUsage
 from gateway.adapters.system import Machine
@@ -20,6 +21,8 @@ from gateway.core.quotes import Quote
 from gateway.flows.account_refusals import AccountRefusals
 from gateway.flows.accounts import AccountDesk
 from gateway.flows.allowing import Allowing
+from gateway.flows.answering import Answering
+from gateway.flows.asking import AskDesk
 from gateway.flows.budgeting import Budgeting
 from gateway.flows.callers import Callers
 from gateway.flows.claiming import Claiming
@@ -38,6 +41,7 @@ from gateway.web.addresses import Addresses
 from gateway.web.api.admin import admin_routes
 from gateway.web.api.allowances import allowance_routes
 from gateway.web.api.budgets import budget_routes
+from gateway.web.api.events import event_routes
 from gateway.web.api.keys import key_routes
 from gateway.web.api.persons import person_routes
 from gateway.web.api.quotes import quote_routes
@@ -60,6 +64,8 @@ class People:
     allowing: Allowing
     using: Using
     operating: Operating
+    questions: RedisQuestions
+    answering: Answering
 
 
 def open_people(
@@ -98,23 +104,31 @@ def open_people(
     operating = Operating(
         store=records, directory=directory, audit=audit, ledger=store.ledger, peopling=peopling, system=system
     )
+    questions = RedisQuestions(store.link, records)
     callers = Callers(directory=directory, identity=None, system=system)
     refusals = AccountRefusals(
         quoting=quoting, pausing=budgeting, topup_url=f"{config.public_url.rstrip('/')}/dashboard"
+    )
+    answering = Answering(
+        questions=questions, policy=lambda: policies().approvals, prove=_no_proof, system=system
     )
     desk = AccountDesk(
         callers=callers,
         claiming=Claiming(directory),
         refusals=refusals,
         renewing=peopling,
+        asking=AskDesk(
+            questions=questions, ledger=store.ledger, policy=lambda: policies().approvals, system=system
+        ),
         ledger=store.ledger,
         counting=counting,
         policies=policies,
         system=system,
     )
     return People(
-        desk, directory, records, quotes, quoting, keying, peopling, budgeting, allowing, using, operating
-    )
+        desk, directory, records, quotes, quoting, keying, peopling, budgeting, allowing, using, operating,
+        questions, answering,
+    )  # fmt: skip
 
 
 async def _no_proof(_principal: Principal, _proof: Mapping[str, Any], _bound_to: str) -> str:
@@ -150,6 +164,7 @@ def people_routes(
     api: Api,
     store: Store,
     reload: Callable[[], Awaitable[str]],
+    public_url: str,
 ) -> list[BaseRoute]:
     """The paths of apps, people and operators."""
 
@@ -166,5 +181,6 @@ def people_routes(
         *allowance_routes(api, people.allowing),
         *quote_routes(api, people.quoting, waiting, passkey_options),
         *usage_routes(api, people.using, store.ledger),
+        *event_routes(api, store.ledger, people.questions, people.answering, public_url),
         *admin_routes(api, people.operating, people.keying, reload),
     ]

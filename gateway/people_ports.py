@@ -21,6 +21,7 @@ from gateway.core.directory import (
     Person,
     PersonView,
 )
+from gateway.core.questions import Question
 
 
 class DirectoryStore(Protocol):
@@ -81,36 +82,15 @@ class AuditLog(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A running stream's question for more. `state`: open | approved | stopped | expired. Amounts in the account's
-    unit."""
-
-    overage_id: str
-    hold_id: str
-    org_id: str
-    person_id: str
-    original_max: int
-    current_cost: int
-    additional_needed: int
-    reason: str  # cap | budget
-    tier: str
-    asked_at_ms: int
-    expires_at_ms: int
-    state: str = "open"
-    additional_max: int = 0
-    answered_by: str = ""
-    budget_ids: tuple[str, ...] = ()
-
-
 class Questions(Protocol):
     """Questions of running streams, and the events of a request that whoever watches it reads."""
 
     async def ask(self, question: Question) -> None: ...
     async def find(self, hold_id: str) -> Question | None: ...
-    async def answer(
-        self, hold_id: str, overage_id: str, *, state: str, additional_max: int, by: str, audit: AuditEntry
-    ) -> Question | None: ...
+    async def answer(self, before: Question, after: Question, audit: AuditEntry | None) -> bool:
+        """Write an answer over an open question; False when somebody else was first."""
+        ...
+
     async def publish(self, hold_id: str, event: str, data: bytes) -> None: ...
     async def events(self, hold_id: str, *, after: str, most: int) -> Sequence[tuple[str, str, bytes]]:
         """(id, event, data) above the id `after` ("" from the first)."""

@@ -34,6 +34,11 @@ class StreamReader(Protocol):
     error: bool  # the stream carried an error object
 
     @property
+    def between_events(self) -> bool:
+        """Whether what was given to forward ends with a whole event."""
+        ...
+
+    @property
     def reported(self) -> Usage | None:
         """The latest usage the upstream reported (cumulative), None before."""
         ...

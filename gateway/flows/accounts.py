@@ -30,6 +30,7 @@ from gateway.core.request_record import labels_json
 from gateway.core.routing import Match
 from gateway.core.terms import Amounts, HoldPolicy, Terms, amounts_of
 from gateway.flows.account_refusals import AccountRefusals
+from gateway.flows.asking import AskDesk, Asker
 from gateway.flows.callers import Caller, Callers
 from gateway.flows.claiming import Claiming, Standing
 from gateway.flows.counting import Counting
@@ -88,6 +89,7 @@ class AccountDesk:
         claiming: Claiming,
         refusals: AccountRefusals,
         renewing: Renewing,
+        asking: AskDesk,
         ledger: Ledger,
         counting: Counting,
         policies: Callable[[], Policies],
@@ -97,6 +99,7 @@ class AccountDesk:
         self._claiming = claiming
         self._refusals = refusals
         self._renewing = renewing
+        self._asking = asking
         self._ledger = ledger
         self._counting = counting
         self._policies = policies
@@ -245,7 +248,22 @@ class AccountDesk:
         work.ceiling = ceiling
         work.quote = quote_header(quote_id, of)
         work.caller = caller
+        work.asks = attempt.standing.asks
         return work
+
+    def asker(self, work: Work, *, bears_comments: bool) -> Asker | None:
+        """Who asks for more when the stream of this work comes to what was agreed; None for other payers."""
+        if work.caller is None:
+            return None
+        return Asker(
+            self._asking,
+            hold_id=work.hold_id,
+            org_id=work.caller.key.org_id,
+            person_id=work.caller.person_id,
+            ceiling=work.ceiling,
+            lifts=work.asks,
+            bears_comments=bears_comments,
+        )
 
     def _estimate(self, attempt: Attempt, policy: HoldPolicy, most: int) -> Estimate:
         return estimate(attempt.terms, policy, self._policies().approvals, most)

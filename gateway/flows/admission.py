@@ -35,6 +35,7 @@ from gateway.core.routing import AGENT, Match, MethodMismatch, RouteTable
 from gateway.core.terms import Terms
 from gateway.flows.accounts import AccountDesk
 from gateway.flows.agents import AgentDesk
+from gateway.flows.asking import Asker
 from gateway.flows.settling import Work
 from gateway.policies import Policies
 from gateway.ports import System
@@ -110,6 +111,10 @@ class Admission:
         else:
             admitted.work = await self._accounts.place(call, caller, admitted, self.policies.hold)
         return admitted
+
+    def asker(self, work: Work, dialect: Dialect) -> Asker | None:
+        """Who asks for more when a stream comes to what was agreed."""
+        return self._accounts.asker(work, bears_comments=dialect in (Dialect.OPENAI, Dialect.ANTHROPIC))
 
     def _match(self, call: Call) -> Match:
         found = self.routes.match(call.method, call.path)

@@ -36,6 +36,7 @@ class Standing:
     automatic: tuple[ScopeClaim, ...]
     allowed: tuple[tuple[Allowance, tuple[ScopeClaim, ...]], ...]
     guards: tuple[Guard, ...]
+    asks: tuple[str, ...]  # budgets that ask at their limit
     valid_until_ms: int
 
 
@@ -88,6 +89,7 @@ class Claiming:
             plain=plain,
             automatic=plain + automatic,
             allowed=tuple((each, plain + allowance_claims(each)) for each in fitting),
+            asks=tuple(claim.budget_id for claim in claims if claim.on_exceed == "ask" and claim.budget_id),
             guards=self._directory.guards(caller.org, caller.person),
             valid_until_ms=min(valid_until_ms, day_ends_ms, cumulative_ends, *ends) if ends
             else min(valid_until_ms, day_ends_ms, cumulative_ends),

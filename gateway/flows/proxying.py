@@ -275,6 +275,8 @@ class Relay:
             renewed_at_s=work.renewed_at_s,
             drain_on_disconnect=match.upstream_name in self._settings.drain_on_disconnect,
             has_unseen_input=facts.unseen_input_tokens > 0,
+            ceiling=work.ceiling,
+            asker=self._admission.asker(work, match.dialect),
         )
 
     async def _relay_stream(

@@ -45,6 +45,7 @@ class Work(Struct):
     ceiling: int | None = None  # of an account's request: what was agreed to
     quote: bytes = b""  # `Farebox-Quote` of an account's request
     caller: Caller | None = None
+    asks: tuple[str, ...] = ()  # budgets of the hold that ask at their limit
 
     @property
     def unit(self) -> Unit:

@@ -14,13 +14,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.core.errors import Unavailable
 from gateway.core.holds import Extended, Refusal, Refused
 from gateway.core.metering import StreamReader
 from gateway.core.terms import HoldPolicy, Terms, ceiling_tokens
 from gateway.core.usage import Basis, Usage
+from gateway.flows.asking import Asker
+from gateway.flows.stream_ends import Sink, Source
 from gateway.ports import Ledger
 
 log = logging.getLogger("farebox.relay")
@@ -29,28 +31,6 @@ log = logging.getLogger("farebox.relay")
 RENEWAL_MARGIN_S = 3.0
 # Between two attempts to reserve while the store is away; each takes seconds by itself where nobody answers.
 RESERVE_AGAIN_S = 0.25
-
-
-class Source(Protocol):
-    """The upstream's side of a stream."""
-
-    complete: bool
-    failure: str | None
-
-    def stream(self, sink: Callable[[bytes], None], ended: Callable[[], None]) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    def abort(self) -> None: ...
-
-
-class Sink(Protocol):
-    """The client's side of a stream."""
-
-    gone: bool
-    blocked_since: float | None
-
-    def write(self, data: bytes) -> bool: ...
-    def cut_off(self) -> None: ...
 
 
 class MeteredStream:
@@ -72,6 +52,8 @@ class MeteredStream:
         renewed_at_s: float,
         drain_on_disconnect: bool = False,
         has_unseen_input: bool = False,
+        ceiling: int | None = None,
+        asker: Asker | None = None,
     ) -> None:
         self.reader = reader
         self.terms = terms
@@ -84,6 +66,9 @@ class MeteredStream:
         self._count_input, self._bound_input = count_input, bound_input
         self._drain_on_disconnect = drain_on_disconnect
         self._has_unseen_input = has_unseen_input
+        self._ceiling = ceiling  # what was agreed to, where somebody agreed
+        self._asker = asker
+        self._asking: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self.finished: asyncio.Future[None] = self._loop.create_future()
         self._most_tokens = ceiling_tokens(terms.facts, policy)
@@ -235,10 +220,13 @@ class MeteredStream:
             await asyncio.sleep(RESERVE_AGAIN_S)
 
     async def _reserve(self, total: int) -> None:
+        total = total if self._ceiling is None else min(total, self._ceiling)
         answer = await self._ledger.extend_to(self._hold_id, total)
         match answer:
-            case Extended(granted=granted):
+            case Extended(granted=granted, available=available):
                 self._exhausted = granted < total
+                # Money was left, and more was asked for: it was a scope that allowed no more.
+                self._limited = self._exhausted and available > 0
                 self.granted = max(granted, self.granted)
                 self._paid_tokens = max(self._bought(), self._paid_tokens)
             case Refused(reason=Refusal.NOT_OPEN):
@@ -261,7 +249,12 @@ class MeteredStream:
         if held is None or self.finished.done():
             return
         if self.reader.count() > self._paid_tokens:
-            self._cut_held(self._why_cut())
+            why = self._why_cut()
+            if self._asker is not None and self._asker.asks_about(why) and not self._gone:
+                if self._asking is None:
+                    self._asking = self._loop.create_task(self._guarded(self._ask(self._asker, why)))
+            else:
+                self._cut_held(why)
             return
         self._held = None
         self._forward(held)
@@ -272,8 +265,31 @@ class MeteredStream:
 
     def _why_cut(self) -> str:
         if self._paid_tokens >= self._most_tokens:
+            return "limit"  # the request's own
+        if self._ceiling is not None and self.granted >= self._ceiling:
             return "cap"
         return "budget" if self._limited else "credit"
+
+    async def _ask(self, asker: Asker, why: str) -> None:
+        """The stream stands still while somebody is asked for more. Yes: it goes on where it stood; no, or silence: it
+        ends here."""
+        shrunk = await self._ledger.shrink_to(self._hold_id, self.earned() + asker.margin(self.terms))
+        if isinstance(shrunk, Refused):
+            self.stop("the hold is no longer open")
+            return
+        self.granted = shrunk.granted
+        self._paid_tokens = self._bought()
+        want = self.terms.bound(min(self.reader.count() + self._policy.greatest_step_tokens, self._most_tokens))
+        agreed = await asker.ask(current_cost=self.earned(), granted=self.granted, needed=want, reason=why)
+        self._asking = None
+        if self.finished.done():
+            return
+        if agreed is None:
+            self._cut_held(why)
+            return
+        self._ceiling, self._limited = agreed, False
+        await self._reserve_in_time(min(want, agreed))
+        self._release_held()
 
     def _cut_held(self, why: str) -> None:
         held, self._held = self._held or b"", None
@@ -287,8 +303,8 @@ class MeteredStream:
         if self.finished.done():
             return
         self._source.abort()
-        if why in {"credit", "budget", "cap"}:
-            self.cut = why
+        if why in {"credit", "budget", "cap", "limit"}:
+            self.cut = "cap" if why == "limit" else why
             self.usage()  # the closing events tell it, with the input as counted
             self.tail = self.reader.closing()
         else:
@@ -314,6 +330,10 @@ class MeteredStream:
         if blocked_since is None and self._held is None and now - self.last_data_at > read_timeout_s:
             self.stop("the upstream stalled")
             return
+        if self._asking is not None and self._asker is not None and not self._gone:
+            waiting = self._asker.keep_alive(now) if self.reader.between_events else b""
+            if waiting:
+                self._sink.write(waiting)
         if now >= self._checkpoint_at and self._checkpointing is None:
             self._checkpoint_at = now + self._policy.checkpoint_interval_s
             self._checkpointing = self._loop.create_task(self._guarded(self._checkpoint(now)))
@@ -344,6 +364,8 @@ class MeteredStream:
 
     async def settle_tasks(self) -> None:
         """Wait until no extension or checkpoint is under way, so that the post is the last word."""
-        tasks = [task for task in (self._extending, self._checkpointing) if task is not None]
+        if self._asking is not None:
+            self._asking.cancel()
+        tasks = [task for task in (self._extending, self._checkpointing, self._asking) if task is not None]
         if tasks:
             await asyncio.wait(tasks)

@@ -149,6 +149,11 @@ class PassingReader:
         """The end of the bytes is the end of the answer."""
         return Piece(b"", b"", True)
 
+    @property
+    def between_events(self) -> bool:
+        """There are none: nothing may be put in between."""
+        return False
+
     def output_bound(self) -> int:
         """No tokens."""
         return 0

@@ -175,6 +175,11 @@ class EventReader:
             self._gauge.add(forward)
         return Piece(forward, tail, True)
 
+    @property
+    def between_events(self) -> bool:
+        """Whether what was given to forward ends with a whole event."""
+        return not self._midway
+
     # Counts and usage.
 
     @property

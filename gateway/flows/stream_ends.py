@@ -1,0 +1,28 @@
+"""The two sides of a metered stream, as it sees them: the upstream that brings, the client that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Source(Protocol):
+    """The upstream's side of a stream."""
+
+    complete: bool
+    failure: str | None
+
+    def stream(self, sink: Callable[[bytes], None], ended: Callable[[], None]) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Sink(Protocol):
+    """The client's side of a stream."""
+
+    gone: bool
+    blocked_since: float | None
+
+    def write(self, data: bytes) -> bool: ...
+    def cut_off(self) -> None: ...

@@ -1,0 +1,180 @@
+"""A stream that comes to what was agreed stands still, asks, and goes on without a lost byte, or ends cleanly."""
+
+from __future__ import annotations
+
+import json
+import threading
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from anthropic import Anthropic
+from e2e.people import Org, make_org, usd
+from e2e.stack import Stack, until
+from openai import OpenAI
+from websockets.sync.client import connect
+
+DEAR = "gpt-4"
+WORDS = 400
+
+
+@pytest.fixture(scope="module")
+def org(stack: Stack) -> Org:
+    return make_org(stack)
+
+
+def words_of(count: int) -> dict[str, str]:
+    return {"x-sim-output-tokens": str(count), "x-sim-interval-ms": "2"}
+
+
+class Streamed:
+    """A stream read by the official SDK in a thread."""
+
+    def __init__(self, org: Org, user: str, *, quote: str, tokens: int = WORDS) -> None:
+        self.text = ""
+        self.finish: str | None = None
+        self.request_id = ""
+        self.error: Exception | None = None
+        self._org, self._quote, self._tokens, self._user = org, quote, tokens, user
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        client = OpenAI(base_url=f"{self._org.stack.base_url}/v1", api_key=self._org.app_key, max_retries=0)
+        headers = words_of(self._tokens) | {"farebox-user": self._user, "farebox-quote": self._quote}
+        try:
+            with client.chat.completions.with_streaming_response.create(**body(self._tokens), extra_headers=headers) as raw:
+                self.request_id = raw.headers["farebox-request-id"]
+                for line in raw.iter_lines():
+                    if line.startswith("data: {"):
+                        (choice,) = json.loads(line[6:])["choices"] or [{}]
+                        self.text += (choice.get("delta") or {}).get("content") or ""
+                        self.finish = choice.get("finish_reason") or self.finish
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            self.error = error
+
+    def until_over(self) -> Streamed:
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        assert self.error is None, self.error
+        return self
+
+
+def body(tokens: int) -> dict[str, Any]:
+    return {
+        "model": DEAR, "max_tokens": 40_000, "stream": True,
+        "messages": [{"role": "user", "content": f"Tell me {tokens} words"}],
+    }  # fmt: skip
+
+
+def approved_quote(org: Org, user: str, approved: str, tokens: int = WORDS) -> str:
+    answer = org.stack.http.post("/v1/chat/completions", json=body(tokens), headers=org.headers(user))
+    assert answer.status_code == 402, answer.text
+    quote_id: str = answer.json()["quote"]["id"]
+    org.must("POST", f"/api/quotes/{quote_id}/approve", {"approved_max": usd(approved)}, user=user)
+    return quote_id
+
+
+def socket_of(org: Org, request_id: str, user: str) -> Any:
+    url = org.stack.base_url.replace("http", "ws") + f"/api/requests/{request_id}/events"
+    return connect(url, additional_headers=org.headers(user))
+
+
+def next_event(socket: Any, kind: str) -> dict[str, Any]:
+    while True:
+        frame: dict[str, Any] = json.loads(socket.recv(timeout=30))
+        if frame["event"] == kind:
+            return frame
+
+
+def test_a_paused_stream_is_resumed_over_a_websocket_and_loses_no_byte(org: Org) -> None:
+    # gpt-4: 60 USD a million tokens of output; 0.01 USD is about 150 of the 400 words.
+    quote = approved_quote(org, "alice", "0.010")
+    stream = Streamed(org, "alice", quote=quote)
+    until(lambda: stream.request_id or stream.error, what="the head of the stream")
+    with socket_of(org, stream.request_id, "alice") as socket:
+        asked = next_event(socket, "overage_approval_needed")["data"]
+        assert asked["original_max"] == usd("0.01") and Decimal(asked["additional_needed"]["amount"]) > 0
+        before = len(stream.text)
+        held = org.must("GET", f"/api/requests/{stream.request_id}", user="alice")
+        assert held["state"] == "open" and Decimal(held["held"]["amount"]) <= Decimal("0.01")
+        socket.send(json.dumps({"action": "approve_overage", "overage_id": "ov_other"}))
+        assert next_event(socket, "error")["data"]["code"] == "conflict"
+        socket.send(json.dumps({
+            "action": "approve_overage", "overage_id": asked["overage_id"], "additional_max": usd("1.00"),
+        }))  # fmt: skip
+        assert next_event(socket, "overage_answered")["data"]["state"] == "approved"
+        stream.until_over()
+        assert len(stream.text) > before
+        final = next_event(socket, "state")
+        while final["data"]["state"] == "open":
+            final = next_event(socket, "state")
+        assert final["data"]["state"] == "posted"
+    assert stream.finish == "stop"
+    assert len(stream.text.split()) == WORDS, "not a byte was lost"
+    sent = org.stack.sent(stream.request_id)
+    assert sent is not None
+
+
+def test_a_no_ends_the_stream_cleanly_within_what_was_approved(org: Org) -> None:
+    quote = approved_quote(org, "bob", "0.010", 401)
+    stream = Streamed(org, "bob", quote=quote, tokens=401)
+    until(lambda: stream.request_id or stream.error, what="the head of the stream")
+
+    def refused() -> bool:
+        answer = org.ask("POST", f"/api/requests/{stream.request_id}/overage", {"action": "stop"}, user="bob")
+        return answer.status_code == 200
+
+    until(refused, what="the question")
+    stream.until_over()
+    assert stream.finish == "length"
+    record = org.must("GET", f"/api/requests/{stream.request_id}", user="bob")
+    assert record["cut"] == "cap" and Decimal(record["cost"]["amount"]) <= Decimal("0.010")
+
+
+def test_a_strangers_answer_is_refused(org: Org) -> None:
+    quote = approved_quote(org, "carl", "0.010", 402)
+    stream = Streamed(org, "carl", quote=quote, tokens=402)
+    until(lambda: stream.request_id or stream.error, what="the head of the stream")
+    path = f"/api/requests/{stream.request_id}/overage"
+    until(lambda: org.ask("POST", path, {"action": "nonsense"}, user="carl").status_code == 422, what="a request")
+    answer = org.ask("POST", path, {"action": "approve_overage"}, user="mallory")
+    assert answer.status_code == 404, "ids of others are not told"
+    until(lambda: org.ask("POST", path, {"action": "stop"}, user="carl").status_code == 200, what="the question")
+    stream.until_over()
+    again = org.ask("POST", path, {"action": "approve_overage"}, user="carl")
+    assert (again.status_code, again.json()["code"]) == (409, "illegal_transition")
+
+
+def test_a_budget_that_asks_is_lifted_for_this_stream_and_still_counts_it(org: Org) -> None:
+    org.must("POST", "/api/persons", {"id": "dora"})
+    org.budget("0.010", user="dora", window="month", on_exceed="ask")
+    client = Anthropic(base_url=org.stack.base_url, api_key=org.app_key, max_retries=0)
+    texts: list[str] = []
+    ids: list[str] = []
+
+    def read() -> None:
+        headers = words_of(900) | {"farebox-user": "dora"}
+        with client.messages.stream(
+            model="claude-sonnet-4-0", max_tokens=2_000, messages=[{"role": "user", "content": "Hello"}],
+            extra_headers=headers,
+        ) as stream:  # fmt: skip
+            ids.append(stream.response.headers["farebox-request-id"])
+            texts.extend(stream.text_stream)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    until(lambda: bool(ids), what="the head of the stream")
+    with socket_of(org, ids[0], "dora") as socket:
+        asked = next_event(socket, "overage_approval_needed")["data"]
+        assert asked["reason"] == "budget"
+        socket.send(json.dumps({"action": "approve_overage", "additional_max": usd("0.50")}))
+        next_event(socket, "overage_answered")
+        thread.join(60)
+    assert not thread.is_alive()
+    assert len("".join(texts).split()) == 900
+    (budget,) = org.must("GET", "/api/budgets", user="dora")["data"]
+    assert Decimal(budget["used"]["amount"]) > Decimal("0.010")
+    refused = org.chat(user="dora", model=DEAR)
+    assert (refused.status_code, refused.json()["code"]) == (402, "approval_required")
+    assert refused.json()["reason"] == "budget"
