@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from hashlib import sha256
 
+import msgspec
 from msgspec import Struct
 
 
@@ -72,3 +73,11 @@ def request_digest(
     """What an approval is for: 40 hex digits. Another body, path, person or price book is another request."""
     parts = (method.encode(), path.encode(), query, body, person_id.encode(), key_org.encode(), prices.encode())
     return sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).hexdigest()[:40]
+
+
+def canonical(body: bytes) -> bytes:
+    """A body as the digest takes it: another serialisation of the same JSON is the same request."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body

@@ -25,7 +25,7 @@ from gateway.core.holds import Measure, Placed, PlaceHold, Refusal, Refused, Sco
 from gateway.core.ids import hold_of_request
 from gateway.core.money import NO_RATE, Unit
 from gateway.core.price_cards import PriceCard
-from gateway.core.quotes import Estimate, Quote, Tier, request_digest
+from gateway.core.quotes import Estimate, Quote, Tier, canonical, request_digest
 from gateway.core.request_record import labels_json
 from gateway.core.routing import Match
 from gateway.core.terms import Amounts, HoldPolicy, Terms, amounts_of
@@ -270,7 +270,7 @@ class AccountDesk:
 
     def digest(self, call: Call, caller: Caller) -> str:
         """What an approval of this request is bound to. Of an upload only its size is known."""
-        body = call.body if call.upload is None else b"upload %d" % call.upload_bytes
+        body = canonical(call.body) if call.upload is None else b"upload %d" % call.upload_bytes
         return request_digest(
             method=call.method, path=call.path, query=call.query, body=body, person_id=caller.person_id,
             key_org=caller.key.org_id, prices=self._policies().digest,
