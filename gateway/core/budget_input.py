@@ -1,5 +1,5 @@
-"""A budget as somebody asks for it, read from JSON. What is left out has the simplest meaning: `{limit, window: month}`
-is a monthly limit on whoever asks."""
+"""A budget as somebody asks for it, read from JSON. What is left out stays as it stands; of a new budget it has the
+simplest meaning: `{limit}` is a monthly limit on whoever asks."""
 
 from __future__ import annotations
 
@@ -25,17 +25,19 @@ _SCOPE = ("org", "key", "user", "session", "task", "model")
 
 
 class BudgetInput(Struct, frozen=True):
-    """What is asked for. `until_ms` 0: for good."""
+    """What is asked for; None: nothing is said of it. `until_ms` 0: for good. `scope` None: that of the budget that the
+    id names, else whoever asks. `prefix` stands before the names of members in errors."""
 
-    limit: int
-    scope: Scope = Scope()
-    window: str = "month"
-    period: str = "calendar"
-    alerts_pct: tuple[int, ...] = ()
-    forecast: bool = False
-    on_exceed: str = "refuse"
+    limit: int | None = None
+    scope: Scope | None = None
+    window: str | None = None
+    period: str | None = None
+    alerts_pct: tuple[int, ...] | None = None
+    forecast: bool | None = None
+    on_exceed: str | None = None
     until_ms: int = 0
     budget_id: str = ""
+    prefix: str = ""
 
 
 def parse_budgets(body: Any, now_ms: int) -> list[BudgetInput]:
@@ -59,52 +61,56 @@ def parse_budget(members: Any, prefix: str, now_ms: int) -> BudgetInput:
             raise InvalidRequest(
                 f"no such member; there are {', '.join(sorted(_MEMBERS))}", param=f"{prefix}{name}"[:99]
             )
-    if "limit" not in members:
-        raise InvalidRequest('missing; e.g. {"amount": "50.00", "currency": "USD"}', param=f"{prefix}limit")
     until_ms = 0
     if members.get("until") is not None:
         until_ms = parse_instant(members["until"], f"{prefix}until")
         if until_ms <= now_ms:
             raise InvalidRequest("must be in the future", param=f"{prefix}until")
-    forecast = members.get("forecast_alert", False)
-    if not isinstance(forecast, bool):
+    forecast = members.get("forecast_alert")
+    if forecast is not None and not isinstance(forecast, bool):
         raise InvalidRequest("must be true or false", param=f"{prefix}forecast_alert")
     budget_id = members.get("id", "")
     if not isinstance(budget_id, str) or len(budget_id) > 64:
         raise InvalidRequest("must be the id of a budget", param=f"{prefix}id")
+    limit = members.get("limit")
     return BudgetInput(
-        limit=parse_money(members["limit"], f"{prefix}limit"),
+        limit=None if limit is None else parse_money(limit, f"{prefix}limit"),
         scope=_scope(members.get("scope"), f"{prefix}scope"),
-        window=_word(members.get("window", "month"), WINDOWS, f"{prefix}window"),
-        period=_word(members.get("period", "calendar"), PERIODS, f"{prefix}period"),
-        alerts_pct=_alerts(members.get("alerts_pct", []), f"{prefix}alerts_pct"),
+        window=_word(members.get("window"), WINDOWS, f"{prefix}window"),
+        period=_word(members.get("period"), PERIODS, f"{prefix}period"),
+        alerts_pct=_alerts(members.get("alerts_pct"), f"{prefix}alerts_pct"),
         forecast=forecast,
-        on_exceed=_word(members.get("on_exceed", "refuse"), EXCEED, f"{prefix}on_exceed"),
+        on_exceed=_word(members.get("on_exceed"), EXCEED, f"{prefix}on_exceed"),
         until_ms=until_ms,
         budget_id=budget_id,
+        prefix=prefix,
     )
 
 
-def _word(value: Any, words: Sequence[str], param: str) -> str:
-    if not isinstance(value, str) or value not in words:
+def _word(value: Any, words: Sequence[str], param: str) -> str | None:
+    if value is not None and (not isinstance(value, str) or value not in words):
         raise InvalidRequest(f"must be one of {', '.join(words)}", param=param)
     return value
 
 
-def _scope(value: Any, param: str) -> Scope:
+def _scope(value: Any, param: str) -> Scope | None:
     if value is None:
-        return Scope()
+        return None
     if not isinstance(value, dict):
         raise InvalidRequest(f"must be an object with {', '.join(_SCOPE)}", param=param)
     for name, text in value.items():
         if name not in _SCOPE:
             raise InvalidRequest(f"no such member; there are {', '.join(_SCOPE)}", param=f"{param}.{name}"[:99])
+        if name == "org" and text is True:
+            continue  # the caller's own, whatever its id
         if not isinstance(text, str) or not 0 < len(text) <= PERSON_ID_CHARACTERS or not text.isprintable():
             raise InvalidRequest(f"must be 1 to {PERSON_ID_CHARACTERS} characters", param=f"{param}.{name}")
-    return Scope(**value)
+    return Scope(**{name: text for name, text in value.items() if text is not True})
 
 
-def _alerts(value: Any, param: str) -> tuple[int, ...]:
+def _alerts(value: Any, param: str) -> tuple[int, ...] | None:
+    if value is None:
+        return None
     if not isinstance(value, list) or len(value) > ALERTS_MOST:
         raise InvalidRequest(f"must be a list of at most {ALERTS_MOST} percentages", param=param)
     for index, pct in enumerate(value):

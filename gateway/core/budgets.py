@@ -150,10 +150,13 @@ def forecast(used: int, window: Window, now_ms: int) -> int | None:
 
 
 def limit_now(definition: BudgetDefinition, live: Budget | None, now_ms: int) -> int:
-    """The limit that holds now."""
+    """The limit that holds now. The live record says it; of a default budget it has only what one person's differs
+    by."""
     if live is not None and now_ms < live.raised_until_ms:
         return live.raised_to
-    return live.limit if live is not None and live.limit is not None else definition.limit
+    if live is not None and live.limit is not None:
+        return live.limit
+    return definition.raised_to if now_ms < definition.raised_until_ms else definition.limit
 
 
 def budget_object(
@@ -168,8 +171,11 @@ def budget_object(
     """The budget object of the HTTP contract."""
     rule = next(each for each in reversed(definition.rules) if each.from_ms <= now_ms or each is definition.rules[0])
     used, held = (counter.used, counter.held) if counter is not None else (0, 0)
-    raised = live is not None and now_ms < live.raised_until_ms
-    until_ms = live.raised_until_ms if raised and live is not None else definition.until_ms
+    raised_until_ms = (
+        live.raised_until_ms if live is not None and live.limit is not None else definition.raised_until_ms
+    )
+    raised = now_ms < raised_until_ms
+    until_ms = raised_until_ms if raised else definition.until_ms
     expected = forecast(used, window, now_ms)
     scope = {name: getattr(definition.scope, name) for name in _NAMES if getattr(definition.scope, name)}
     return {

@@ -1,25 +1,27 @@
-"""Budgets: made, changed, paused and resumed, each change one audited step on the directory.
+"""Budgets: listed, made, changed, paused and resumed, each change one audited step on the directory.
 
-A PUT replaces what it names, by id or by scope and window, and removes nothing. Lowering a limit below what is used
-pauses the budget and loses nothing. A fresh budget starts from what its window has used already, as far as the day's
-usage tells, so that "not more than 50 USD this month" counts the whole month.
+A PUT replaces what it names, by id or by scope and window, and removes nothing; all that it names of the organization,
+or of one person, is written in one step. Lowering a limit for good below what is used pauses the budget and loses
+nothing. A fresh budget starts from what its window has used already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
 from gateway.core.accounts import Budget, CounterState
+from gateway.core.budget_changes import changed, has_ended, is_lowered_below, live_record, made, named
 from gateway.core.budget_input import BudgetInput
 from gateway.core.budgets import EVERYBODY, budget_object, definition_window, record_id, scope_text
-from gateway.core.directory import AuditEntry, BudgetDefinition, OrgView, PersonView, Principal, Scope, WindowRule
-from gateway.core.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
+from gateway.core.directory import AuditEntry, BudgetDefinition, OrgView, PersonView, Principal, Scope
+from gateway.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from gateway.core.holds import LimitHit
-from gateway.core.windows import with_rule
+from gateway.flows.budget_scopes import BudgetScopes, Canonical, KeyExists
+from gateway.flows.budget_seeds import Seeds, UsedSince, seeds_of
 from gateway.flows.directory import Directory
 from gateway.ports import System
 
@@ -39,20 +41,12 @@ class Store(Protocol):
     ) -> list[tuple[CounterState | None, tuple[int, ...]]]: ...
     async def put_budgets(
         self, org_id: str, person_id: str, budgets: Sequence[BudgetDefinition], audit: AuditEntry, *, expected: int,
-        live: Sequence[Budget] = (), seeds: Sequence[tuple[str, int, int]] = (),
+        live: Sequence[Budget] = (), seeds: Sequence[tuple[str, int, int]] = (), adds: Sequence[tuple[str, int]] = (),
     ) -> int | None: ...  # fmt: skip
     async def delete_budget(self, budget: BudgetDefinition, audit: AuditEntry, *, expected: int) -> int | None: ...
     async def put_state(
         self, org_id: str, record_id: str, state: str, audit: AuditEntry, *, event: tuple[str, bytes] = ...
     ) -> None: ...
-
-
-# What a scope has used since an instant, by the days' usage: (org, scope, since ms, now ms) -> nanousd.
-UsedSince = Callable[[OrgView, Scope, int, int], Awaitable[int]]
-# The canonical name of a model, None where the price book has none of that name.
-Canonical = Callable[[str], str | None]
-# Whether a key of the organization exists.
-KeyExists = Callable[[str, str], Awaitable[bool]]
 
 
 class Budgeting:
@@ -71,205 +65,216 @@ class Budgeting:
         self._store = store
         self._directory = directory
         self._used_since = used_since
-        self._canonical = canonical
-        self._key_exists = key_exists
+        self._scopes = BudgetScopes(directory=directory, canonical=canonical, key_exists=key_exists)
         self._system = system
 
-    async def listed(self, org_id: str, *, person_id: str = "", model: str = "") -> list[dict[str, Any]]:
-        """Budget objects; of a person those that count for them, the default ones as they stand for them."""
+    # Listing.
+
+    async def listed(
+        self, org_id: str, *, person_id: str = "", after: str = "", most: int = 1_000
+    ) -> list[dict[str, Any]]:
+        """Budget objects by their ids, above the id `after`. Of a person those that name them, and the default ones as
+        they stand for them; without a person the default ones stand once, and show no figures."""
         org = await self._org(org_id)
         if person_id:
-            person = await self._store.person(org_id, person_id)
-            own = person.budgets if person is not None else ()
-            mine = [each for each in org.budgets if each.scope.user in ("", EVERYBODY)]
-            definitions = [*mine, *own]
+            found = await self._of_person(org, person_id)
         else:
-            definitions = list(await self._store.budgets(org_id))
-        return await self._objects(org, definitions, person_id)
+            found = list(await self._store.budgets(org_id))
+        now_ms = self._now_ms()
+        standing = [each for each in found if not has_ended(each, now_ms) and each.budget_id > after]
+        standing.sort(key=lambda each: each.budget_id)
+        return await self._objects(org, standing[:most], person_id)
+
+    async def _of_person(self, org: OrgView, person_id: str) -> list[BudgetDefinition]:
+        person = await self._store.person(org.org.org_id, person_id)
+        own = list(person.budgets) if person is not None else []
+        # A person's own one on the same scope and window stands in the place of the default.
+        taken = {(replace(each.scope, user=EVERYBODY), each.rules[-1].window) for each in own}
+        default = [each for each in org.budgets if each.scope.user == EVERYBODY]
+        return [*own, *(each for each in default if (each.scope, each.rules[-1].window) not in taken)]
 
     async def _objects(
         self, org: OrgView, definitions: Sequence[BudgetDefinition], person_id: str
     ) -> list[dict[str, Any]]:
-        now_ms = self._now_ms()
-        org_id = org.org.org_id
+        """Two pipelined round trips, whatever their number."""
+        now_ms, org_id = self._now_ms(), org.org.org_id
         windows = [definition_window(each, org.org, now_ms) for each in definitions]
         lives = await self._store.live_budgets(org_id, [record_id(each, person_id) for each in definitions])
-        names = [
-            (window.window_id, scope_text(each.scope, org_id, person_id))
-            for each, window in zip(definitions, windows, strict=True)
-        ]
-        counters = await self._store.counters(org_id, names)
+        counters = await self._store.counters(
+            org_id,
+            [
+                (window.window_id, scope_text(each.scope, org_id, person_id or EVERYBODY))
+                for each, window in zip(definitions, windows, strict=True)
+            ],
+        )
         return [
             budget_object(each, window=window, live=live, counter=counter, now_ms=now_ms, alerted_pct=fired)
             for each, window, live, (counter, fired) in zip(definitions, windows, lives, counters, strict=True)
-            if not each.until_ms or now_ms < each.until_ms
         ]
 
-    async def put(self, principal: Principal, given: Sequence[BudgetInput]) -> list[dict[str, Any]]:
-        """Make or replace budgets, all or none of one person's, in the order given. Errors: InvalidRequest, Forbidden,
-        NotFound, Conflict; nothing has changed then."""
-        org_id = principal.org_id
-        scopes = [await self._scope(principal, each, f"budgets[{index}]") for index, each in enumerate(given)]
-        changed: list[BudgetDefinition] = []
-        for each, scope in zip(given, scopes, strict=True):
-            person_id = "" if scope.user == EVERYBODY else scope.user
-            changed.append(await self._put_one(principal, org_id, person_id, each, scope))
-        person_id = principal.person_id
-        return await self._objects(await self._org(org_id), changed, person_id)
+    # Changing.
 
-    async def _put_one(
-        self, principal: Principal, org_id: str, person_id: str, given: BudgetInput, scope: Scope
-    ) -> BudgetDefinition:
+    async def put(self, principal: Principal, given: Sequence[BudgetInput]) -> list[dict[str, Any]]:
+        """Make or replace budgets; those of the organization in one step, those of each person in one. Errors:
+        InvalidRequest, Forbidden, NotFound: nothing has changed then; Conflict: others are changing the same."""
+        wanted = [await self._wanted(principal, each) for each in given]
+        done: dict[int, BudgetDefinition] = {}
+        for part in dict.fromkeys(scope.user for _, scope in wanted):
+            places = [place for place, (_, scope) in enumerate(wanted) if scope.user == part]
+            person_id = "" if part == EVERYBODY else part
+            done |= zip(places, await self._put_part(principal, person_id, [wanted[i] for i in places]), strict=True)
+        org = await self._org(principal.org_id)
+        return await self._objects(org, [done[place] for place in range(len(wanted))], principal.person_id)
+
+    async def _wanted(self, principal: Principal, given: BudgetInput) -> tuple[BudgetInput, Scope]:
+        """What is asked for, with the scope that it is about."""
+        if not given.budget_id:
+            scope = await self._scopes.resolved(principal, given)
+            if given.limit is None and await self._standing(principal.org_id, given, scope) is None:
+                made(given, scope, (await self._org(principal.org_id)).org, "", 0)
+            return given, scope
+        before, _, _ = await self._find(principal, given.budget_id, f"{given.prefix}id")
+        self._scopes.must_be_own(principal, before.scope.user, f"{given.prefix}id")
+        if given.scope is not None and await self._scopes.resolved(principal, given) != before.scope:
+            raise InvalidRequest("the scope of a budget stays; make another one", param=f"{given.prefix}scope")
+        return given, before.scope
+
+    async def _standing(self, org_id: str, given: BudgetInput, scope: Scope) -> BudgetDefinition | None:
+        budgets, _ = await self._part(await self._org(org_id), "" if scope.user == EVERYBODY else scope.user)
+        return named(budgets, given, scope)
+
+    async def _part(self, org: OrgView, person_id: str) -> tuple[Sequence[BudgetDefinition], int]:
+        """The budgets that are written together, and their version."""
+        if not person_id:
+            return org.budgets, org.version
+        person = await self._store.person(org.org.org_id, person_id)
+        if person is None:
+            raise NotFound("there is no such person", param="user")
+        return person.budgets, person.version
+
+    async def _put_part(
+        self, principal: Principal, person_id: str, wanted: Sequence[tuple[BudgetInput, Scope]]
+    ) -> list[BudgetDefinition]:
         for _ in range(_ATTEMPTS):
-            org = await self._org(org_id)
-            person = await self._store.person(org_id, person_id) if person_id else None
-            budgets = person.budgets if person is not None else org.budgets
-            expected = person.version if person is not None else org.version
-            before = self._found(budgets, given, scope)
+            org = await self._org(principal.org_id)
+            before, expected = await self._part(org, person_id)
+            changes = self._changes(org, before, wanted)
             now_ms = self._now_ms()
-            after = self._definition(before, org, given, scope, now_ms)
-            live, used = await self._live(org, before, after, now_ms)
-            seeds = await self._seeds(org, after, used, now_ms) if before is None else ()
-            audit = self._audit(principal, "budget.put", after.budget_id, before, after, now_ms)
+            seeds = [
+                await seeds_of(self._store, self._used_since, org, after, now_ms) if fresh else Seeds()
+                for after, fresh in changes.values()
+            ]
             done = await self._store.put_budgets(
-                org_id, person_id, [after], audit, expected=expected, live=live, seeds=seeds
+                principal.org_id,
+                person_id,
+                [after for after, _ in changes.values()],
+                self._put_audit(principal, before, [after for after, _ in changes.values()]),
+                expected=expected,
+                live=[
+                    live_record(after, fresh=fresh)
+                    for after, fresh in changes.values()
+                    if after.scope.user != EVERYBODY
+                ],
+                seeds=[seed for each in seeds for seed in each.starts],
+                adds=[add for each in seeds for add in each.adds],
             )
-            self._directory.forget(org_id, person_id)
+            self._directory.forget(principal.org_id, person_id)
             if done is not None:
-                return after
+                await self._pause_lowered(principal, org, before, changes)
+                return [self._after(changes, given, scope) for given, scope in wanted]
         raise Conflict("others are changing these budgets; try again")
 
-    def _found(self, budgets: Sequence[BudgetDefinition], given: BudgetInput, scope: Scope) -> BudgetDefinition | None:
-        if given.budget_id:
-            found = next((each for each in budgets if each.budget_id == given.budget_id), None)
-            if found is None:
-                raise NotFound("there is no such budget", param="id")
-            return found
-        return next((each for each in budgets if each.scope == scope and each.rules[-1].window == given.window), None)
+    def _changes(
+        self, org: OrgView, before: Sequence[BudgetDefinition], wanted: Sequence[tuple[BudgetInput, Scope]]
+    ) -> dict[str, tuple[BudgetDefinition, bool]]:
+        """What is asked for, one after the other, on what stands: id -> the budget as it becomes, whether it is new."""
+        now_ms = self._now_ms()
+        standing = {each.budget_id: each for each in before}
+        changes: dict[str, tuple[BudgetDefinition, bool]] = {}
+        for given, scope in wanted:
+            old = standing.get(given.budget_id) if given.budget_id else named(standing.values(), given, scope)
+            if old is None and given.budget_id:
+                raise NotFound("there is no such budget", param=f"{given.prefix}id")
+            if old is None or has_ended(old, now_ms):
+                new_id = old.budget_id if old else f"bu_{org.org.partition}{self._system.token_hex(_ID_BYTES)}"
+                after = made(given, scope, org.org, new_id, now_ms)
+                fresh = True
+            else:
+                after = changed(old, given, org.org, now_ms)
+                fresh = changes.get(old.budget_id, (old, False))[1]
+            standing[after.budget_id] = after
+            changes[after.budget_id] = after, fresh
+        return changes
 
-    def _definition(
-        self, before: BudgetDefinition | None, org: OrgView, given: BudgetInput, scope: Scope, now_ms: int
+    def _after(
+        self, changes: dict[str, tuple[BudgetDefinition, bool]], given: BudgetInput, scope: Scope
     ) -> BudgetDefinition:
-        org_id, zones, anchor = org.org.org_id, org.org.time_zones, org.org.anchor_ms
-        rule = WindowRule(now_ms, given.window, given.period)
-        if before is None:
-            return BudgetDefinition(
-                budget_id=f"bu_{org.org.partition}{self._system.token_hex(_ID_BYTES)}",
-                org_id=org_id,
-                scope=scope,
-                rules=(replace(rule, from_ms=0),),
-                limit=given.limit,
-                alerts_pct=given.alerts_pct,
-                forecast=given.forecast,
-                on_exceed=given.on_exceed,
-                until_ms=given.until_ms,
-                created_at_ms=now_ms,
-            )
-        common = replace(
-            before,
-            rules=with_rule(before.rules, zones, anchor, rule, now_ms) if given.window else before.rules,
-            alerts_pct=given.alerts_pct,
-            forecast=given.forecast,
-            on_exceed=given.on_exceed,
-        )
-        if given.until_ms:
-            # On a budget that stands: a raise, or a lowering, that ends by itself.
-            return replace(common, raised_to=given.limit, raised_until_ms=given.until_ms)
-        return replace(common, limit=given.limit, raised_to=0, raised_until_ms=0, until_ms=0)
+        if given.budget_id:
+            return changes[given.budget_id][0]
+        found = named((after for after, _ in changes.values()), given, scope)
+        assert found is not None, "what was asked for was written"
+        return found
 
-    async def _live(
-        self, org: OrgView, before: BudgetDefinition | None, after: BudgetDefinition, now_ms: int
-    ) -> tuple[list[Budget], int]:
-        """The live record to write, and what is used already. Of a default budget nobody's record is touched."""
-        if after.scope.user == EVERYBODY:
-            return [], 0
-        (old,) = await self._store.live_budgets(org.org.org_id, [after.budget_id])
-        window = definition_window(after, org.org, now_ms)
-        name = (window.window_id, scope_text(after.scope, org.org.org_id))
-        ((counter, _),) = await self._store.counters(org.org.org_id, [name])
-        if counter is not None:
-            used = counter.used
-        else:
-            used = await self._used(org, after, now_ms) if before is None else 0
-        limit = after.raised_to if now_ms < after.raised_until_ms else after.limit
-        state = old.state if old is not None else "active"
-        lowered = before is not None and limit < before.limit and used > limit
-        live = Budget(
-            after.budget_id, after.limit, "paused" if lowered else state, after.raised_to, after.raised_until_ms
-        )
-        return [live], used
-
-    async def _used(self, org: OrgView, after: BudgetDefinition, now_ms: int) -> int:
-        if after.scope.session or after.scope.task:
-            return 0  # the days' usage does not tell these apart
-        return await self._used_since(org, after.scope, definition_window(after, org.org, now_ms).starts_at_ms, now_ms)
-
-    async def _seeds(
-        self, org: OrgView, after: BudgetDefinition, used: int, now_ms: int
-    ) -> tuple[tuple[str, int, int], ...]:
-        """What the counter of a fresh budget starts from."""
-        if used == 0:
-            return ()
-        window = definition_window(after, org.org, now_ms)
-        ends_at_ms = 0 if window.ends_at_ms is None else window.ends_at_ms + 2 * 86_400_000
-        return ((f"c:{window.window_id}|{scope_text(after.scope, org.org.org_id)}", used, ends_at_ms),)
-
-    async def _scope(self, principal: Principal, given: BudgetInput, param: str) -> Scope:
-        """The scope with canonical names. Errors: InvalidRequest where something of it does not exist; Forbidden."""
-        scope, org_id = given.scope, principal.org_id
-        if scope.org not in ("", org_id):
-            raise Forbidden("this organization is not yours", param=f"{param}.scope.org")
-        user = scope.user or ("" if any((scope.key, scope.session, scope.task, scope.model)) else principal.person_id)
-        if principal.person_id and user != principal.person_id:
-            raise Forbidden("a person changes their own budgets only", param=f"{param}.scope.user")
-        if user and user != EVERYBODY and await self._directory.find_person(org_id, user) is None:
-            raise InvalidRequest(
-                f"there is no person {user!r}; POST /api/persons makes one", param=f"{param}.scope.user"
-            )
-        if scope.key and not await self._key_exists(org_id, scope.key):
-            raise InvalidRequest(f"there is no key {scope.key!r}", param=f"{param}.scope.key")
-        model = scope.model
-        if model:
-            canonical = self._canonical(model)
-            if canonical is None:
-                raise InvalidRequest(f"no model {model!r} has a price here", param=f"{param}.scope.model")
-            model = canonical
-        return replace(scope, org=org_id, user=user, model=model)
+    async def _pause_lowered(
+        self,
+        principal: Principal,
+        org: OrgView,
+        before: Sequence[BudgetDefinition],
+        changes: dict[str, tuple[BudgetDefinition, bool]],
+    ) -> None:
+        """Pause what now allows less than it has used. Until then the limit itself refuses."""
+        now_ms, org_id = self._now_ms(), org.org.org_id
+        old = {each.budget_id: each for each in before}
+        changed_ones = [after for after, fresh in changes.values() if not fresh and after.scope.user != EVERYBODY]
+        names = [
+            (definition_window(each, org.org, now_ms).window_id, scope_text(each.scope, org_id))
+            for each in changed_ones
+        ]
+        for after, name, (counter, _) in zip(
+            changed_ones, names, await self._store.counters(org_id, names), strict=True
+        ):
+            used = counter.used if counter is not None else 0
+            if is_lowered_below(old[after.budget_id], after, used, now_ms):
+                told = _told(after.budget_id, name, after.limit, used, counter.held if counter is not None else 0)
+                audit = self._audit(principal, "budget.pause", after.budget_id, b"null", told)
+                await self._store.put_state(org_id, after.budget_id, "paused", audit, event=("budget.paused", told))
 
     async def delete(self, principal: Principal, budget_id: str) -> None:
-        """Take a budget out. Errors: NotFound, Conflict."""
+        """Take a budget out. Errors: NotFound, Forbidden, Conflict."""
         for _ in range(_ATTEMPTS):
             found, person_id, expected = await self._find(principal, budget_id)
-            audit = self._audit(principal, "budget.delete", budget_id, found, None, self._now_ms())
+            self._scopes.must_be_own(principal, found.scope.user, "id")
+            audit = self._audit(principal, "budget.delete", budget_id, msgspec.json.encode(found), b"null")
             done = await self._store.delete_budget(found, audit, expected=expected)
             self._directory.forget(principal.org_id, person_id)
             if done is not None:
                 return
         raise Conflict("others are changing these budgets; try again")
 
-    async def resume(self, principal: Principal, budget_id: str) -> dict[str, Any]:
-        """Let a paused budget count on; `<id>` of a default budget resumes it for the person who is named."""
+    async def resume(self, principal: Principal, budget_id: str, *, person_id: str = "") -> dict[str, Any]:
+        """Let a paused budget count on; a default budget for the one person who is named. Errors: NotFound, Forbidden,
+        InvalidRequest."""
         found, _, _ = await self._find(principal, budget_id)
-        person_id = principal.person_id if found.scope.user == EVERYBODY else ""
-        if found.scope.user == EVERYBODY and not person_id:
-            raise InvalidRequest("a default budget is resumed for a person; name them", param="farebox-user")
-        audit = self._audit(principal, "budget.resume", budget_id, found, found, self._now_ms())
-        await self._store.put_state(principal.org_id, record_id(found, person_id), "active", audit)
+        default = found.scope.user == EVERYBODY
+        person_id = (principal.person_id or person_id) if default else ""
+        if default and not person_id:
+            raise InvalidRequest("a default budget is resumed for one person; name them", param="user")
+        self._scopes.must_be_own(principal, person_id or found.scope.user, "id")
+        record = record_id(found, person_id)
+        audit = self._audit(principal, "budget.resume", record, b'{"state":"paused"}', b'{"state":"active"}')
+        told = msgspec.json.encode({"budget_id": record})
+        await self._store.put_state(principal.org_id, record, "active", audit, event=("budget.resumed", told))
         (shown,) = await self._objects(await self._org(principal.org_id), [found], person_id)
         return shown
 
     async def pause(self, org_id: str, record: str, hit: LimitHit) -> None:
         """What a budget that says `pause` does at its limit. The ledger refuses until somebody resumes it."""
-        members = {
-            "budget_id": record, "scope": hit.scope, "window": hit.window, "limit": str(hit.limit),
-            "used": str(hit.used), "held": str(hit.held),
-        }  # fmt: skip
-        told = msgspec.json.encode(members)
+        told = _told(record, (hit.window, hit.scope), hit.limit, hit.used, hit.held)
         audit = AuditEntry(self._now_ms(), org_id, "ledger", "ledger", "budget.pause", record, b"null", told)
         await self._store.put_state(org_id, record, "paused", audit, event=("budget.paused", told))
 
-    async def _find(self, principal: Principal, budget_id: str) -> tuple[BudgetDefinition, str, int]:
-        """A budget, the person whose record it stands in, and the version of that part."""
+    async def _find(self, principal: Principal, budget_id: str, param: str = "id") -> tuple[BudgetDefinition, str, int]:
+        """A budget, the person in whose record it stands, and the version of that part. Errors: NotFound."""
         org = await self._org(principal.org_id)
         for each in org.budgets:
             if each.budget_id == budget_id:
@@ -283,7 +288,7 @@ class Budgeting:
             for each in person.budgets if person is not None else ():
                 if each.budget_id == budget_id:
                     return each, person_id, person.version if person is not None else 0
-        raise NotFound("there is no such budget", param="id")
+        raise NotFound("there is no such budget", param=param)
 
     async def _org(self, org_id: str) -> OrgView:
         org = await self._store.org(org_id)
@@ -291,19 +296,30 @@ class Budgeting:
             raise Unavailable("the organization cannot be read")
         return org
 
-    def _audit(
-        self,
-        principal: Principal,
-        action: str,
-        subject: str,
-        before: BudgetDefinition | None,
-        after: BudgetDefinition | None,
-        now_ms: int,
+    def _put_audit(
+        self, principal: Principal, before: Sequence[BudgetDefinition], after: Sequence[BudgetDefinition]
     ) -> AuditEntry:
-        return AuditEntry(
-            now_ms, principal.org_id, principal.actor, principal.vouched if principal.person_id else "key", action,
-            subject, msgspec.json.encode(before), msgspec.json.encode(after),
-        )  # fmt: skip
+        """One entry: of a single budget itself, of several the lists."""
+        ids = [each.budget_id for each in after]
+        old = {each.budget_id: each for each in before}
+        shown = [(old.get(each.budget_id), each) for each in after]
+        if len(shown) == 1:
+            return self._audit(principal, "budget.put", ids[0], *map(msgspec.json.encode, shown[0]))
+        lists = zip(*shown, strict=True)
+        return self._audit(principal, "budget.put", " ".join(ids), *map(msgspec.json.encode, lists))
+
+    def _audit(self, principal: Principal, action: str, subject: str, before: bytes, after: bytes) -> AuditEntry:
+        method = "operator" if principal.operator else principal.vouched if principal.person_id else "key"
+        return AuditEntry(self._now_ms(), principal.org_id, principal.actor, method, action, subject, before, after)
 
     def _now_ms(self) -> int:
         return int(self._system.now_s() * 1_000)
+
+
+def _told(record: str, name: tuple[str, str], limit: int, used: int, held: int) -> bytes:
+    """What a webhook says of a budget, as the ledger's own alerts say it: amounts are nanousd, in text."""
+    window, scope = name
+    return msgspec.json.encode({
+        "budget_id": record, "scope": scope, "window": window, "limit": str(limit), "used": str(used),
+        "held": str(held),
+    })  # fmt: skip

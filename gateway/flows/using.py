@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.core.budgets import EVERYBODY
@@ -64,14 +64,18 @@ class Using:
             after = persons[-1].person_id
         return found
 
-    async def used_since(self, org: OrgView, scope: Scope, since_ms: int, now_ms: int) -> int:
-        """What a scope of org, key, user and model has cost since an instant, by whole days of the account."""
+    async def used_since(self, org: OrgView, scope: Scope, since_ms: int, now_ms: int) -> Mapping[str, int]:
+        """What a scope of org, key, user and model has cost since an instant, by whole days of the account, and by
+        person; "" is what the keys asked for themselves."""
         last_day, _ = day_at(org.org.time_zones, now_ms)
-        first_ms = max(since_ms, now_ms - DAYS_MOST * 86_400_000)
+        first_ms = max(since_ms, now_ms - (DAYS_MOST - 1) * 86_400_000)
         first_day, _ = day_at(org.org.time_zones, first_ms)
         person_id = "" if scope.user == EVERYBODY else scope.user
-        lines = await self._lines(org.org.org_id, person_id, first_day, last_day)
-        return sum(line.cost for line in lines if scope.key in ("", line.key) and scope.model in ("", line.model))
+        used: dict[str, int] = {}
+        for line in await self._lines(org.org.org_id, person_id, first_day, last_day):
+            if scope.key in ("", line.key) and scope.model in ("", line.model):
+                used[line.user] = used.get(line.user, 0) + line.cost
+        return used
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:

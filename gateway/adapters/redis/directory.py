@@ -215,13 +215,17 @@ class RedisDirectory:
         expected: int,
         live: Sequence[Budget] = (),
         seeds: Sequence[tuple[str, int, int]] = (),
+        adds: Sequence[tuple[str, int]] = (),
     ) -> int | None:
-        """Write definitions and live records of budgets of one part (`person_id` "": the organization's own)."""
+        """Write definitions and live records of budgets of one part (`person_id` "": the organization's own). A live
+        record without a state keeps its own."""
         of_tag = keys.tag(org_id)
         name = _person_name(org_id, person_id) if person_id else f"{of_tag}org:{org_id}"
         writes: Writes = [(name, ("hset", f"b:{each.budget_id}", _encode(each))) for each in budgets]
         for each in live:
-            fields = ["state", each.state, "raised", str(each.raised_to), "raised_until", str(each.raised_until_ms)]
+            fields = ["raised", str(each.raised_to), "raised_until", str(each.raised_until_ms)]
+            if each.state:
+                fields += ["state", each.state]
             if each.limit is not None:
                 fields += ["limit", str(each.limit)]
             writes.append((keys.budget_key(of_tag, each.budget_id), ("hset", *fields)))
@@ -231,6 +235,7 @@ class RedisDirectory:
             writes.append((f"{of_tag}{counter}", ("hsetnx", "held", "0")))
             if ends_at_ms:
                 writes.append((f"{of_tag}{counter}", ("pexpireat", str(ends_at_ms))))
+        writes += [(f"{of_tag}{counter}", ("hincrby", "used", str(amount))) for counter, amount in adds]
         part = person_part(org_id, person_id) if person_id else org_id
         return await self.change(org_id, part, writes, audit, expected=expected)
 

@@ -1,9 +1,19 @@
-"""`/api/budgets`. Each of these is one call:
+"""`/api/budgets`.
 
-* not more than 50 USD this month: `PUT {"limit": {"amount": "50.00", "currency": "USD"}, "window": "month"}`
-* tell me at 80 %: the same with `"alerts_pct": [80]`
-* pause everything at 100 USD: `PUT {"limit": {"amount": "100.00", "currency": "USD"}, "window": "total",
-  "on_exceed": "pause"}`
+Each of these is one call:
+
+* not more than 50 USD this month:
+  `PUT {"limit": {"amount": "50.00", "currency": "USD"}, "window": "month"}`
+* tell me at 80 %:
+  `PUT {"limit": {"amount": "50.00", "currency": "USD"}, "window": "month", "alerts_pct": [80]}`
+* pause everything at 100 USD:
+  `PUT {"limit": {"amount": "100.00", "currency": "USD"}, "window": "total", "on_exceed": "pause"}`
+* 75 USD until Friday evening, then 50 again:
+  `PUT {"limit": {"amount": "75.00", "currency": "USD"}, "window": "month", "until": "2026-11-27T18:00:00Z"}`
+* every person by themselves, 5 USD a day: `PUT {"scope": {"user": "*"}, "limit": ..., "window": "day"}`
+
+Without `scope` it is the budget of whoever asks: of the organization, or with `Farebox-User` of that person. What is
+left out of a budget that stands stays as it is. The body is one budget, a list, or `{"budgets": [...]}`.
 """
 
 from __future__ import annotations
@@ -15,9 +25,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.core.budget_input import parse_budgets
-from gateway.core.directory import Permission
+from gateway.core.directory import Permission, Principal
+from gateway.core.errors import Forbidden
 from gateway.flows.budgeting import Budgeting
-from gateway.web.api_bodies import GREATEST_BODY_BYTES, json_answer, once, read_json
+from gateway.web.api_bodies import GREATEST_BODY_BYTES, json_answer, once, page, read_json
 from gateway.web.bodies import read_body
 from gateway.web.principal import Api
 
@@ -27,9 +38,11 @@ def budget_routes(api: Api, budgeting: Budgeting) -> list[Route]:
 
     async def listed(request: Request) -> Response:
         principal = await api.principal(request, Permission.READ)
-        person_id = principal.person_id or request.query_params.get("user", "")
-        data = await budgeting.listed(principal.org_id, person_id=person_id)
-        return json_answer({"data": data, "next": None})
+        limit, after = page(request)
+        data = await budgeting.listed(
+            principal.org_id, person_id=asked_person(request, principal), after=after, most=limit
+        )
+        return json_answer({"data": data, "next": data[-1]["id"] if len(data) == limit else None})
 
     async def put(request: Request) -> Response:
         principal = await api.principal(request, Permission.MANAGE)
@@ -42,7 +55,9 @@ def budget_routes(api: Api, budgeting: Budgeting) -> list[Route]:
             done = await budgeting.put(principal, given)
             return (done[0] if single else {"data": done, "next": None}), True
 
-        return await once(api.records, request, principal.org_id, raw, act)
+        # One person's answer is never another's, under whatever key.
+        payer = f"p:{principal.person_id}:{principal.org_id}" if principal.person_id else principal.org_id
+        return await once(api.records, request, payer, raw, act)
 
     async def delete(request: Request) -> Response:
         principal = await api.principal(request, Permission.MANAGE)
@@ -51,9 +66,10 @@ def budget_routes(api: Api, budgeting: Budgeting) -> list[Route]:
 
     async def resume(request: Request) -> Response:
         principal = await api.principal(request, Permission.MANAGE)
+        person_id = asked_person(request, principal)
 
         async def act(_: dict[str, Any]) -> Any:
-            return await budgeting.resume(principal, request.path_params["id"])
+            return await budgeting.resume(principal, request.path_params["id"], person_id=person_id)
 
         return await api.changed(request, principal, act, allowed=())
 
@@ -63,3 +79,11 @@ def budget_routes(api: Api, budgeting: Budgeting) -> list[Route]:
         Route("/api/budgets/{id}", delete, methods=["DELETE"]),
         Route("/api/budgets/{id}/resume", resume, methods=["POST"]),
     ]
+
+
+def asked_person(request: Request, principal: Principal) -> str:
+    """The person of `?user=`, or in whose name is asked. Errors: Forbidden where these are two."""
+    asked = request.query_params.get("user", "")
+    if principal.person_id not in ("", asked) and asked:
+        raise Forbidden("a person sees no other", param="user")
+    return principal.person_id or asked

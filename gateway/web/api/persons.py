@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.core.budget_input import parse_budgets
-from gateway.core.directory import PERSON_ID_CHARACTERS, Permission
+from gateway.core.directory import PERSON_ID_CHARACTERS, Permission, Scope
 from gateway.core.errors import Forbidden
 from gateway.flows.budgeting import Budgeting
 from gateway.flows.peopling import Peopling, person_members
@@ -34,7 +34,7 @@ def person_routes(api: Api, peopling: Peopling, budgeting: Budgeting, store: Dir
             given = parse_budgets({"budgets": body["budgets"]}, now_ms) if body.get("budgets") else []
             made = await peopling.make(principal, person_id, plan)
             if given:
-                theirs = [replace(each, scope=replace(each.scope, user=person_id)) for each in given]
+                theirs = [replace(each, scope=replace(each.scope or Scope(), user=person_id)) for each in given]
                 made["budgets"] = await budgeting.put(principal, theirs)
             return made
 

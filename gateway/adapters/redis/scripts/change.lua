@@ -4,15 +4,15 @@
 -- caller saw; raise the version; append the audit entry, and what is to be told. Moves no money.
 -- KEYS  version ('' in ARGV[1]: any), audit log, journal, outbox; then one per write
 -- ARGV  1 expected version ('' any), 2 org, 3 audit body ('' none), 4 kind of the event ('' none), 5 its data; then per
---       write: verb and its words, separated by \31: hset field value ... | hsetnx field value ... | hdel field ... |
---       sadd member | srem member | zadd score member | zrem member | set value | pexpireat ms | del
+--       write: verb and its words, separated by \31: hset field value ... | hsetnx field value | hincrby field amount |
+--       hdel field ... | sadd member | srem member | zadd score member | zrem member | set value | pexpireat ms | del
 -- reply the new version, or -1 when it was another one
 
 local expected, org, body = ARGV[1], name_of(ARGV[2], 'org'), ARGV[3]
 local now, version = now_ms(), call('GET', KEYS[1]) or '0'
 if expected ~= '' and version ~= expected then return -1 end
-local verbs = {hset = 'HSET', hsetnx = 'HSETNX', hdel = 'HDEL', sadd = 'SADD', srem = 'SREM', zadd = 'ZADD',
-  zrem = 'ZREM', set = 'SET', pexpireat = 'PEXPIREAT', del = 'DEL'}
+local verbs = {hset = 'HSET', hsetnx = 'HSETNX', hincrby = 'HINCRBY', hdel = 'HDEL', sadd = 'SADD',
+  srem = 'SREM', zadd = 'ZADD', zrem = 'ZREM', set = 'SET', pexpireat = 'PEXPIREAT', del = 'DEL'}
 local writes = {}
 for i = 5, #KEYS do
   local words = {}
