@@ -24,7 +24,9 @@ import msgspec
 import yaml
 
 from gateway.adapters.genai_book import default_book
+from gateway.cli.demo_keys import DemoKeys, demo_keys
 from gateway.cli.demo_story import tell_story
+from gateway.core.errors import Problem
 
 READY_S = 60.0
 _POLL_S = 0.05
@@ -83,13 +85,29 @@ def running_demo(data_dir: Path, port: int) -> Iterator[dict[str, Any]]:
         config = _write_config(data_dir, parts)
         base_url = f"http://127.0.0.1:{port}"
         stack.enter_context(_gateway(config, port, base_url, data_dir / "gateway.log"))
-        demo = {"base_url": base_url, "wallet_url": parts["wallet_url"], "upstream_url": parts["upstream_url"]}
+        keys = _keys(data_dir, config, base_url)
+        demo = {
+            "base_url": base_url,
+            "wallet_url": parts["wallet_url"],
+            "upstream_url": parts["upstream_url"],
+            "app_key": keys.app_key,
+            "operator_key": keys.operator_key,
+        }
         demo_file = data_dir / "demo.json"
         partial = demo_file.with_suffix(".part")
+        partial.touch(mode=0o600)
         partial.write_bytes(msgspec.json.encode(demo))
         partial.replace(demo_file)
         stack.callback(demo_file.unlink, missing_ok=True)
         yield demo
+
+
+def _keys(data_dir: Path, config: Path, base_url: str) -> DemoKeys:
+    """An operator's and an app's key. Errors: DemoError."""
+    try:
+        return demo_keys(data_dir, config, base_url)
+    except (httpx.HTTPError, Problem, OSError) as error:
+        raise DemoError(f"the demo's account could not be made: {error}") from None
 
 
 @contextmanager

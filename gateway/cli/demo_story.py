@@ -6,9 +6,13 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import httpx
+
+from gateway.cli.demo_people import PeopleStory
+from gateway.cli.demo_telling import StepFailed, must, say
 
 MODEL = "gpt-4o-mini"
 _CHAT = "/v1/chat/completions"
@@ -18,16 +22,13 @@ TINY_DEPOSIT_SATS = 1
 _REFUND_FEE_MSAT = 10_500
 
 
-class StepFailed(Exception):
-    """A step did not go as it must."""
-
-
 def tell_story(demo: dict[str, Any]) -> bool:
     """Tell it. False, with the reason printed, when a step fails."""
     with httpx.Client(base_url=demo["base_url"], timeout=30) as gateway, httpx.Client(timeout=30) as wallet:
         story = _Story(gateway, wallet, demo["wallet_url"])
         try:
-            for number, (title, step) in enumerate(story.steps(), start=1):
+            people = PeopleStory(gateway, demo["app_key"])
+            for number, (title, step) in enumerate(chain(story.steps(), people.steps()), start=1):
                 print(f"\n{number}. {title}", flush=True)
                 step()
         except (StepFailed, httpx.HTTPError, KeyError) as error:
@@ -54,33 +55,33 @@ class _Story:
 
     def _ask(self) -> None:
         answer = self._gateway.post(_CHAT, json=_body(), headers={"farebox-deposit": str(DEPOSIT_SATS)})
-        _must(answer.status_code == 402, f"402 was due, {answer.status_code} came")
+        must(answer.status_code == 402, f"402 was due, {answer.status_code} came")
         self._challenge = answer.json()
         offer = answer.headers["www-authenticate"]
-        _say(f"402 {self._challenge['title']}: this call costs from {self._challenge['cost']['amount']} USD")
-        _say(f"invoice over {self._challenge['amountSats']} sats: {self._challenge['invoice'][:48]}...")
-        _say(f"WWW-Authenticate: {offer[:60]}...")
+        say(f"402 {self._challenge['title']}: this call costs from {self._challenge['cost']['amount']} USD")
+        say(f"invoice over {self._challenge['amountSats']} sats: {self._challenge['invoice'][:48]}...")
+        say(f"WWW-Authenticate: {offer[:60]}...")
 
     def _pay(self) -> None:
         preimage = self._pay_invoice(self._challenge["invoice"])
         proven = hashlib.sha256(bytes.fromhex(preimage)).hexdigest() == self._challenge["paymentHash"]
-        _must(proven, "the preimage is not the payment's")
+        must(proven, "the preimage is not the payment's")
         self._credential = f"{self._challenge['macaroon']}:{preimage}"
         size = len(base64.b64decode(self._challenge["macaroon"]))
-        _say(f"paid; the preimage unlocks the macaroon ({size} bytes), which is now worth {DEPOSIT_SATS} sats")
+        say(f"paid; the preimage unlocks the macaroon ({size} bytes), which is now worth {DEPOSIT_SATS} sats")
 
     def _stream(self) -> None:
         before = self._available()
         text, note = self._stream_chat(output_tokens=40)
-        _say(f"streamed: {text[:60]}...")
-        _say(f"usage {note['usage']['output_tokens']} output tokens, cost {note['cost']['amount_msat']} msat")
-        _must(note["usage"]["output_tokens"] == 40, "40 tokens were due")
-        _must(before - self._available() == note["cost"]["amount_msat"], "the balance does not match the cost")
+        say(f"streamed: {text[:60]}...")
+        say(f"usage {note['usage']['output_tokens']} output tokens, cost {note['cost']['amount_msat']} msat")
+        must(note["usage"]["output_tokens"] == 40, "40 tokens were due")
+        must(before - self._available() == note["cost"]["amount_msat"], "the balance does not match the cost")
 
     def _second(self) -> None:
         answer = self._gateway.post(_CHAT, json=_body(), headers=self._proof())
-        _must(answer.status_code == 200, f"200 was due, {answer.status_code} came")
-        _say(
+        must(answer.status_code == 200, f"200 was due, {answer.status_code} came")
+        say(
             f"200, Farebox-Cost: {answer.headers['farebox-cost']}, Farebox-Balance: {answer.headers['farebox-balance']}"
         )
 
@@ -90,9 +91,9 @@ class _Story:
         self._credential = f"{offer['macaroon']}:{self._pay_invoice(offer['invoice'])}"
         _, note = self._stream_chat(output_tokens=100_000)
         left = self._available()
-        _must(note["cut"] == "credit", "the stream should have been cut")
-        _must(left >= 0 and note["cost"]["amount_msat"] + left == TINY_DEPOSIT_SATS * 1_000, "a msat is missing")
-        _say(
+        must(note["cut"] == "credit", "the stream should have been cut")
+        must(left >= 0 and note["cost"]["amount_msat"] + left == TINY_DEPOSIT_SATS * 1_000, "a msat is missing")
+        say(
             f"cut after {note['usage']['output_tokens']} of 100,000 tokens: "
             f"{note['cost']['amount_msat']} msat, {left} left"
         )
@@ -103,17 +104,17 @@ class _Story:
         amount = available - _REFUND_FEE_MSAT
         invoice = self._wallet.post(f"{self._wallet_url}/invoice", json={"amount_msat": amount}).json()["invoice"]
         answer = self._gateway.post("/l402/refund", json={"payment_request": invoice}, headers=self._proof())
-        _must(answer.status_code == 200, f"the refund was refused: {answer.text[:200]}")
+        must(answer.status_code == 200, f"the refund was refused: {answer.text[:200]}")
         refund = answer.json()
-        _must(refund["state"] == "paid" and refund["refunded_msat"] == amount, f"the refund is {refund}")
-        _say(
+        must(refund["state"] == "paid" and refund["refunded_msat"] == amount, f"the refund is {refund}")
+        say(
             f"of {available} msat {amount} came back over Lightning "
             f"(fee {refund['fee_msat']}); left {self._available()}"
         )
 
     def _pay_invoice(self, invoice: str) -> str:
         paid = self._wallet.post(f"{self._wallet_url}/pay", json={"invoice": invoice})
-        _must(paid.status_code == 200, f"the wallet refused: {paid.text[:200]}")
+        must(paid.status_code == 200, f"the wallet refused: {paid.text[:200]}")
         return str(paid.json()["preimage"])
 
     def _proof(self) -> dict[str, str]:
@@ -128,25 +129,16 @@ class _Story:
         body = {**_body(), "stream": True, "max_tokens": output_tokens}
         text, note = "", None
         with self._gateway.stream("POST", _CHAT, json=body, headers=headers) as answer:
-            _must(answer.status_code == 200, f"200 was due, {answer.status_code} came")
+            must(answer.status_code == 200, f"200 was due, {answer.status_code} came")
             for line in answer.iter_lines():
                 if line.startswith(": farebox "):
                     note = json.loads(line.removeprefix(": farebox "))
                 elif line.startswith("data: {"):
                     choices = json.loads(line.removeprefix("data: "))["choices"]
                     text += (choices[0]["delta"].get("content") or "") if choices else ""
-        _must(note is not None, "no word of the cost came")
+        must(note is not None, "no word of the cost came")
         return text, note or {}
 
 
 def _body() -> dict[str, Any]:
     return {"model": MODEL, "messages": [{"role": "user", "content": "Tell me what a toll booth is for."}]}
-
-
-def _say(text: str) -> None:
-    print(f"   {text}", flush=True)
-
-
-def _must(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not holds:
-        raise StepFailed(otherwise)

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--operator", action="store_true", help="an operator key, straight in the store (--config)")
     create.add_argument("--config", type=Path, help="the gateway's configuration, for --operator")
     create.add_argument("--name", default="")
-    create.add_argument("--permission", action="append", default=[], help="relay, read, manage, approve; all by default")
+    create.add_argument(
+        "--permission", action="append", default=[], help="relay, read, manage, approve; all by default"
+    )
     create.add_argument("--model", action="append", default=[], help="a glob; may be given again")
     create.add_argument("--route", action="append", default=[], help="a glob; may be given again")
     create.add_argument("--address", action="append", default=[], help="a network; may be given again")
@@ -70,6 +72,8 @@ def _act(api: ApiClient, args: argparse.Namespace) -> None:
         made = api.post(path, {name: value for name, value in wanted.items() if value})
         show(args, [made], ("id", "name", "key"))
     elif args.action == "rotate":
-        show(args, [api.post(f"/api/keys/{args.id}/rotate", {"grace_s": args.grace_s})], ("id", "rotating_until", "key"))
+        show(
+            args, [api.post(f"/api/keys/{args.id}/rotate", {"grace_s": args.grace_s})], ("id", "rotating_until", "key")
+        )
     else:
         show(args, [api.delete(f"/api/keys/{args.id}")], COLUMNS)

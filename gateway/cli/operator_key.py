@@ -18,9 +18,7 @@ _RANDOM_BYTES = 31
 
 async def make_operator_key(config: Config, name: str = "") -> str:
     """Make an operator key and give its text, which is kept nowhere. Errors: Unavailable, OSError."""
-    made = make_key_text(
-        partition=secrets.token_hex(1), random_hex=secrets.token_hex(_RANDOM_BYTES), operator=True
-    )
+    made = make_key_text(partition=secrets.token_hex(1), random_hex=secrets.token_hex(_RANDOM_BYTES), operator=True)
     now_ms = int(time.time() * 1_000)
     # An operator belongs to no organization; the key is kept under one of its own name.
     org_id = f"org_{made.key_id.removeprefix('ak_')}"

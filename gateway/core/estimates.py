@@ -14,17 +14,21 @@ from gateway.core.quotes import Estimate, Quote
 from gateway.core.request_record import rfc3339
 from gateway.core.terms import HoldPolicy, Terms, ceiling_tokens
 
-# English text has about four bytes a token; the bound counts one token a byte.
-_BYTES_A_TOKEN = 4
+# English text has about four bytes a token, and no vocabulary needs fewer than one token for eight; the bound counts one
+# token a byte.
+_BYTES_A_TOKEN, _MOST_BYTES_A_TOKEN = 4, 8
 
 
-def estimate(terms: Terms, holding: HoldPolicy, policy: ApprovalPolicy, most: int) -> Estimate:
-    """`most`: the hold's ceiling. All amounts are in the payer's unit."""
+def estimate(terms: Terms, holding: HoldPolicy, policy: ApprovalPolicy, most: int, *, overhead_tokens: int) -> Estimate:
+    """`most`: the hold's ceiling; `overhead_tokens`: what the input's bound has beside the body. All amounts are in the
+    payer's unit."""
     facts = terms.facts
-    tokens = facts.input_bound_tokens if facts.input_counted else facts.input_bound_tokens // _BYTES_A_TOKEN
-    likely = terms.with_input(tokens)
+    seen = max(facts.input_bound_tokens - facts.unseen_input_tokens - overhead_tokens, 0)
+    counted = facts.input_bound_tokens if facts.input_counted else None
     output = min(ceiling_tokens(facts, holding), holding.unstreamed_ceiling_tokens)
-    least = min(likely.bound(min(output, 1)), most)
+    fewest = terms.with_input(counted if counted is not None else seen // _MOST_BYTES_A_TOKEN)
+    likely = terms.with_input(counted if counted is not None else seen // _BYTES_A_TOKEN)
+    least = min(fewest.bound(0), most)
     expected = min(max(likely.bound(output * policy.expected_output_ppm // 1_000_000), least), most)
     return Estimate(least, expected, most, policy.prior_confidence)
 

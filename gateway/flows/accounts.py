@@ -266,7 +266,9 @@ class AccountDesk:
         )
 
     def _estimate(self, attempt: Attempt, policy: HoldPolicy, most: int) -> Estimate:
-        return estimate(attempt.terms, policy, self._policies().approvals, most)
+        policies = self._policies()
+        overhead = policies.request_limits.overhead_tokens
+        return estimate(attempt.terms, policy, policies.approvals, most, overhead_tokens=overhead)
 
     def digest(self, call: Call, caller: Caller) -> str:
         """What an approval of this request is bound to. Of an upload only its size is known."""

@@ -110,10 +110,10 @@ class Quoting:
         has changed then."""
         for _ in range(_ANSWER_ATTEMPTS):
             quote = await self.shown_to(principal, quote_id)
-            most = quote.estimate.most if approved_max is None else approved_max
-            if not 0 < most <= quote.estimate.most:
-                top = money_object(quote.estimate.most, Unit.NANOUSD)["amount"]
-                raise InvalidRequest(f"must be above 0, at most the quote's maximum of {top} USD", param="approved_max")
+            # More than the request can cost buys nothing more.
+            most = min(quote.estimate.most if approved_max is None else approved_max, quote.estimate.most)
+            if most <= 0:
+                raise InvalidRequest("must be above zero", param="approved_max")
             by = principal.person_id or f"key {principal.key_id}"
             if by in quote.approved_by and most == quote.approved_max and quote.state is not QuoteState.REFUSED:
                 return quote

@@ -1,0 +1,85 @@
+"""`farebox accounts`: what operators do with accounts, and what an app sees of its own."""
+
+from __future__ import annotations
+
+import argparse
+
+from gateway.cli.api_client import ApiClient, add_api_arguments, api_command, show
+
+COLUMNS = ("id", "name", "state", "plan", "time_zone", "available", "held", "debt")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `farebox accounts`."""
+    commands = parser.add_subparsers(dest="action", required=True)
+    listed = commands.add_parser("list", help="every account (operator key)")
+    create = commands.add_parser("create", help="make an account (operator key)")
+    create.add_argument("name")
+    create.add_argument("--time-zone", default="UTC", help="where its days and months begin, e.g. Europe/Berlin")
+    create.add_argument("--plan", default="")
+    one = commands.add_parser("show", help="pockets and balances of the account or person whose key it is")
+    credit = commands.add_parser("credit", help="add money (operator key)")
+    credit.add_argument("id")
+    credit.add_argument("amount", help="USD, e.g. 25.00")
+    credit.add_argument("--cause", default="payment", choices=("payment", "promotion", "goodwill"))
+    credit.add_argument("--source", default="operator", help="where a payment came from")
+    credit.add_argument("--id", dest="credit_id", help="your own id of the movement: a repeat moves nothing")
+    debit = commands.add_parser("debit", help="take money back (operator key)")
+    debit.add_argument("id")
+    debit.add_argument("amount")
+    debit.add_argument("--cause", default="correction")
+    limit = commands.add_parser("credit-limit", help="how much may be owed (operator key)")
+    limit.add_argument("id")
+    limit.add_argument("amount")
+    audit = commands.add_parser("audit", help="who changed what (operator key)")
+    audit.add_argument("id")
+    for action, text in (("suspend", "refuse its requests (operator key)"), ("resume", "let it go on (operator key)")):
+        add_api_arguments(_with_id(commands.add_parser(action, help=text)))
+    for each in (listed, create, one, credit, debit, limit, audit):
+        add_api_arguments(each)
+
+
+def _with_id(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("id")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry it out; the exit code."""
+    return api_command(args, _act)
+
+
+def usd(amount: str) -> dict[str, str]:
+    """Money as the API takes it."""
+    return {"amount": amount, "currency": "USD"}
+
+
+def _act(api: ApiClient, args: argparse.Namespace) -> None:
+    base = "/admin/api/accounts"
+    match args.action:
+        case "list":
+            show(args, api.pages(base), COLUMNS)
+        case "create":
+            wanted = {"name": args.name, "time_zone": args.time_zone}
+            show(args, [api.post(base, wanted | ({"plan": args.plan} if args.plan else {}))], COLUMNS)
+        case "show":
+            shown = api.get("/api/account")
+            allowance = ("pockets.allowance.left", "pockets.postpaid.limit")
+            show(args, [shown], ("account", "plan", "available", "held", "debt", *allowance, "overage"))
+        case "credit":
+            body = {"amount": usd(args.amount), "cause": args.cause, "source": args.source}
+            body |= {"id": args.credit_id} if args.credit_id else {}
+            columns = ("id", "account", "outcome", "amount", "debt_paid", "available")
+            show(args, [api.post(f"{base}/{args.id}/credits", body)], columns)
+        case "debit":
+            body = {"amount": usd(args.amount), "cause": args.cause}
+            debited = api.post(f"{base}/{args.id}/debits", body)
+            show(args, [debited], ("id", "account", "taken", "owed", "available"))
+        case "credit-limit":
+            limit = api.put(f"{base}/{args.id}/credit-limit", {"limit": usd(args.amount)})
+            show(args, [limit], ("account", "limit", "available"))
+        case "audit":
+            rows = api.pages("/admin/api/audit", account=args.id)
+            show(args, rows, ("number", "at", "actor", "authenticated", "action", "subject"))
+        case _:
+            show(args, [api.patch(f"{base}/{args.id}", {"suspended": args.action == "suspend"})], COLUMNS)
