@@ -1,4 +1,5 @@
-"""Reads the operator's policies from one directory: `limits.yaml` and `prices/*.yaml`, into one frozen object.
+"""Reads the operator's policies from one directory into one frozen object: `limits.yaml`, `approvals.yaml`,
+`plans.yaml` and `prices/*.yaml`.
 
 A reload reads everything anew and either gives a whole new object or keeps the old one and says why; nothing is ever
 half new. No policy can switch an invariant off, and a file or key that nobody reads is refused.
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.adapters.genai_book import BookUnreadable, default_book
+from gateway.approval_files import APPROVALS, PLANS, ApprovalsFile, PlansFile
 from gateway.config import Config
 from gateway.config_reader import ConfigError, FieldProblem, load_yaml, read
 from gateway.core.challenges import ChallengePolicy
@@ -90,13 +92,17 @@ def load_policies(config: Config, *, default: tuple[ProviderEntry, ...] | None =
     directory = policies_directory(config)
     texts = _texts(directory)
     problems: list[str] = []
-    limits = LimitsFile()
+    limits, approvals, plans = LimitsFile(), ApprovalsFile(), PlansFile()
     prices: dict[str, PriceFile] = {}
     for name, text in texts.items():
         try:
             data = load_yaml(text, source=name)
             if name == "limits.yaml":
                 limits = read(LimitsFile, _without(data, "request", "priced_tools"))
+            elif name == APPROVALS:
+                approvals = read(ApprovalsFile, data)
+            elif name == PLANS:
+                plans = read(PlansFile, data)
             else:
                 prices[name] = read(PriceFile, data)
         except ConfigError as error:
@@ -119,6 +125,8 @@ def load_policies(config: Config, *, default: tuple[ProviderEntry, ...] | None =
         margin_ppm=margin_ppm,
         digest=_digest(texts),
         files=tuple(texts),
+        approvals=approvals.policy,
+        plans=plans.by_name,
     )
 
 
@@ -144,7 +152,7 @@ def _texts(directory: Path) -> dict[str, str]:
     if not (directory / "limits.yaml").is_file():
         raise ConfigError([f"policies_dir: {directory} has no limits.yaml; name the directory that has it"])
     names = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
-    read_names = [name for name in names if name == "limits.yaml" or _is_price_file(name)]
+    read_names = [name for name in names if name in ("limits.yaml", APPROVALS, PLANS) or _is_price_file(name)]
     ignored = [name for name in names if name not in read_names and Path(name).suffix in (".yaml", ".yml")]
     if ignored:
         raise ConfigError([f"{name}: nobody reads this file; prices go into prices/*.yaml" for name in ignored])

@@ -17,6 +17,7 @@ from gateway.config import Config, LndConfig, load_config
 from gateway.config_reader import ConfigError
 from gateway.core.money import MARGIN_ONE_PPM
 from gateway.core.operations import Dialect, Operation
+from gateway.core.money import usd_string
 from gateway.core.price_cards import PriceCard
 from gateway.core.routing import Route, RouteTable, Upstream
 from gateway.policies import Policies
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.brief:
         print("\n".join(_prices(table, policies, now_s)))
         print("\n".join(_fees(policies)))
+        print("\n".join(_approvals(policies)))
     print(f"\npolicies {policies.digest}\n  {', '.join(policies.files)}")
     doubts = list(doubts_of(config, table, policies, now_s))
     _print_doubts(doubts)
@@ -176,6 +178,22 @@ def _fees(policies: Policies) -> Iterator[str]:
         rows += [(name, provider or "all providers", _usd(fee)) for name, fee in fees.items()]
     rows += [(name, "routes", _usd(card.call)) for name, card in policies.price_book.rules.items()]
     yield from _columns(rows)
+
+
+def _approvals(policies: Policies) -> Iterator[str]:
+    """What goes without asking, and what plans include."""
+    approvals = policies.approvals
+    two = approvals.two_persons_above
+    yield ""
+    yield (
+        f"approvals: up to {usd_string(approvals.auto_most)} USD a request and "
+        f"{usd_string(approvals.cumulative_most)} USD in {approvals.cumulative_window_s} s nobody is asked; up to "
+        f"{usd_string(approvals.explicit_most)} USD a yes is enough; above it a step-up"
+        + ("" if two is None else f"; above {usd_string(two)} USD two persons")
+    )
+    for plan in policies.plans.values():
+        owed = f", then up to {usd_string(plan.credit_limit)} USD owed" if plan.credit_limit else ""
+        yield f"plan {plan.name}: {usd_string(plan.included)} USD included each {plan.window} ({plan.period}){owed}"
 
 
 def _price_row(card: PriceCard) -> tuple[str, ...]:
