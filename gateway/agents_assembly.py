@@ -59,7 +59,7 @@ async def open_agents(
     """Errors: ConfigError, ValueError (certificate, macaroon, secrets)."""
     node = open_node(config)
     stack.push_async_callback(node.close)
-    mint = Mint(_master_secrets(config))
+    mint = Mint(master_secrets(config))
     book = RedisChallenges(store.link)
     rates = _rates(config)
     await rates.start()
@@ -108,7 +108,7 @@ def make_crediting(
     config: Config, node: LightningNode, link: RedisLink, ledger: RedisLedger, policy: ChallengePolicy
 ) -> Crediting:
     """What `farebox reconcile` needs: to credit what the node was paid and the store does not know."""
-    mint = Mint(_master_secrets(config))
+    mint = Mint(master_secrets(config))
     return Crediting(
         policy=lambda: policy, node=node, ledger=ledger, mint=mint, book=RedisChallenges(link), system=Machine()
     )
@@ -122,7 +122,7 @@ def open_node(config: Config) -> LightningNode:
     return LndNode.open(lnd.address, tls_cert=lnd.tls_cert, macaroon=lnd.macaroon)
 
 
-def _master_secrets(config: Config) -> tuple[bytes, ...]:
+def master_secrets(config: Config) -> tuple[bytes, ...]:
     """Newest first: the newest signs, all verify."""
     given = config.secrets.macaroon_master
     if given:

@@ -91,9 +91,7 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             stack, config, store=store, metrics=metrics, counting=counting, policies=lambda: current[0],
             system=system, background=background,
         )  # fmt: skip
-        people = open_people(
-            config, store=store, counting=counting, policies=lambda: current[0], system=system
-        )
+        people = open_people(config, store=store, counting=counting, policies=lambda: current[0], system=system)
         admission = Admission(
             routes=routes,
             policies=policies,
@@ -121,8 +119,9 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
         api = open_api(people, agents.records, edge.addresses, system)
         site = own_site(
             people_routes(
-                people, api=api, store=store, reload=gateway.reload_policies, public_url=config.public_url
-            )
+                people, api=api, store=store, reload=gateway.reload_policies, public_url=config.public_url,
+                reading=admission,
+            )  # fmt: skip
             + own_routes(
                 api=api,
                 store=store,

@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.routing import BaseRoute
 
+from gateway.adapters.proofs import OneTimeCodes, Passkeys, Passwords
 from gateway.adapters.redis.audit import RedisAudit
 from gateway.adapters.redis.directory import RedisDirectory
 from gateway.adapters.redis.questions import RedisQuestions
 from gateway.adapters.redis.quotes import RedisQuotes
 from gateway.adapters.redis.usage import RedisUsage
 from gateway.adapters.system import Machine
+from gateway.adapters.vault import Vault
+from gateway.agents_assembly import master_secrets
 from gateway.config import Config
-from gateway.core.directory import Principal
-from gateway.core.errors import Forbidden
-from gateway.core.quotes import Quote
 from gateway.flows.account_refusals import AccountRefusals
 from gateway.flows.accounts import AccountDesk
 from gateway.flows.allowing import Allowing
 from gateway.flows.answering import Answering
 from gateway.flows.asking import AskDesk
+from gateway.flows.balances import Balances
 from gateway.flows.budgeting import Budgeting
 from gateway.flows.callers import Callers
 from gateway.flows.claiming import Claiming
 from gateway.flows.counting import Counting
 from gateway.flows.directory import Directory
+from gateway.flows.explaining import Explaining, Reading
 from gateway.flows.keying import Keying
 from gateway.flows.operating import Operating
 from gateway.flows.peopling import Peopling
 from gateway.flows.quoting import Quoting
+from gateway.flows.step_up import StepUp
 from gateway.flows.using import Using
 from gateway.policies import Policies
 from gateway.ports import IdempotencyRecords
 from gateway.routes import DEFAULT_PROVIDERS
 from gateway.store_assembly import Store
 from gateway.web.addresses import Addresses
+from gateway.web.api.account import account_routes
 from gateway.web.api.admin import admin_routes
 from gateway.web.api.allowances import allowance_routes
 from gateway.web.api.budgets import budget_routes
 from gateway.web.api.events import event_routes
+from gateway.web.api.explain import explain_routes
 from gateway.web.api.keys import key_routes
 from gateway.web.api.persons import person_routes
 from gateway.web.api.quotes import quote_routes
@@ -66,6 +72,9 @@ class People:
     operating: Operating
     questions: RedisQuestions
     answering: Answering
+    balances: Balances
+    explaining: Callable[[Reading], Explaining]
+    step_up: StepUp
 
 
 def open_people(
@@ -81,10 +90,19 @@ def open_people(
     audit = RedisAudit(store.link)
     usage = RedisUsage(store.link)
     directory = Directory(records, system)
+    step_up = StepUp(
+        secrets=records,
+        vault=Vault(master_secrets(config)),
+        passwords=Passwords(),
+        codes=OneTimeCodes(),
+        passkeys=Passkeys(config.public_url),
+        policy=lambda: policies().approvals,
+        system=system,
+    )
     quotes = RedisQuotes(store.link, records)
     quoting = Quoting(
         quotes=quotes, policy=lambda: policies().approvals, system=system, public_url=config.public_url,
-        prove=_no_proof,
+        prove=step_up.prove,
     )  # fmt: skip
     keying = Keying(store=records, directory=directory, system=system)
     peopling = Peopling(store=records, directory=directory, ledger=store.ledger, policies=policies, system=system)
@@ -98,7 +116,7 @@ def open_people(
         system=system,
     )
     allowing = Allowing(
-        store=records, counters=records, directory=directory, policy=lambda: policies().approvals, prove=_no_proof,
+        store=records, counters=records, directory=directory, policy=lambda: policies().approvals, prove=step_up.prove,
         system=system,
     )  # fmt: skip
     operating = Operating(
@@ -109,17 +127,14 @@ def open_people(
     refusals = AccountRefusals(
         quoting=quoting, pausing=budgeting, topup_url=f"{config.public_url.rstrip('/')}/dashboard"
     )
-    answering = Answering(
-        questions=questions, policy=lambda: policies().approvals, prove=_no_proof, system=system
-    )
+    answering = Answering(questions=questions, policy=lambda: policies().approvals, prove=step_up.prove, system=system)
+    claiming = Claiming(directory)
     desk = AccountDesk(
         callers=callers,
-        claiming=Claiming(directory),
+        claiming=claiming,
         refusals=refusals,
         renewing=peopling,
-        asking=AskDesk(
-            questions=questions, ledger=store.ledger, policy=lambda: policies().approvals, system=system
-        ),
+        asking=AskDesk(questions=questions, ledger=store.ledger, policy=lambda: policies().approvals, system=system),
         ledger=store.ledger,
         counting=counting,
         policies=policies,
@@ -128,16 +143,15 @@ def open_people(
     return People(
         desk, directory, records, quotes, quoting, keying, peopling, budgeting, allowing, using, operating,
         questions, answering,
+        Balances(ledger=store.ledger, store=records, renewing=peopling, system=system),
+        partial(
+            Explaining, desk=desk, claiming=claiming, counting=counting, store=records, ledger=store.ledger,
+            policies=policies, system=system,
+        ), step_up,
     )  # fmt: skip
 
 
-async def _no_proof(_principal: Principal, _proof: Mapping[str, Any], _bound_to: str) -> str:
-    raise Forbidden("no such proof is known here", code="step_up_failed")
-
-
-def _canonical(
-    config: Config, policies: Callable[[], Policies], system: Machine
-) -> Callable[[str], str | None]:
+def _canonical(config: Config, policies: Callable[[], Policies], system: Machine) -> Callable[[str], str | None]:
     """The canonical name of a model with any of the configured providers."""
     providers = dict.fromkeys(
         each.provider or DEFAULT_PROVIDERS.get(each.dialect, "") for each in config.upstreams.values()
@@ -165,22 +179,22 @@ def people_routes(
     store: Store,
     reload: Callable[[], Awaitable[str]],
     public_url: str,
+    reading: Reading,
 ) -> list[BaseRoute]:
     """The paths of apps, people and operators."""
-
-    async def passkey_options(_org: str, _person: str, _quote: Quote) -> dict[str, Any] | None:
-        return None
 
     async def waiting(org_id: str, now_ms: int) -> Any:
         return await people.quotes.waiting(org_id, now_ms=now_ms)
 
     return [
         *key_routes(api, people.keying),
-        *person_routes(api, people.peopling, people.budgeting, people.store),
+        *person_routes(api, people.peopling, people.budgeting, people.store, people.step_up),
         *budget_routes(api, people.budgeting),
         *allowance_routes(api, people.allowing),
-        *quote_routes(api, people.quoting, waiting, passkey_options),
-        *usage_routes(api, people.using, store.ledger),
+        *quote_routes(api, people.quoting, waiting, people.step_up.options),
+        *usage_routes(api, people.using),
+        *account_routes(api, people.balances),
+        *explain_routes(api, people.explaining(reading)),
         *event_routes(api, store.ledger, people.questions, people.answering, public_url),
         *admin_routes(api, people.operating, people.keying, reload),
     ]

@@ -15,9 +15,8 @@ from urllib.parse import urlsplit
 
 from gateway.config import Config, LndConfig, load_config
 from gateway.config_reader import ConfigError
-from gateway.core.money import MARGIN_ONE_PPM
+from gateway.core.money import MARGIN_ONE_PPM, usd_string
 from gateway.core.operations import Dialect, Operation
-from gateway.core.money import usd_string
 from gateway.core.price_cards import PriceCard
 from gateway.core.routing import Route, RouteTable, Upstream
 from gateway.policies import Policies

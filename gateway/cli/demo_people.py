@@ -76,9 +76,8 @@ class PeopleStory:
         rows = self._good(answer)["data"]
         must(bool(rows), "no usage was counted")
         for row in rows:
-            say(
-                f"{row['model']}: {row['requests']} requests, {row['output_tokens']} tokens, {row['cost']['amount']} USD"
-            )
+            cost = row["cost"]["amount"]
+            say(f"{row['model']}: {row['requests']} requests, {row['output_tokens']} tokens, {cost} USD")
 
     def _chat(self, model: str, most: int, headers: dict[str, str] | None = None) -> httpx.Response:
         body = {"model": model, "max_tokens": most, "messages": [{"role": "user", "content": "What is a toll for?"}]}

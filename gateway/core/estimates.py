@@ -14,8 +14,8 @@ from gateway.core.quotes import Estimate, Quote
 from gateway.core.request_record import rfc3339
 from gateway.core.terms import HoldPolicy, Terms, ceiling_tokens
 
-# English text has about four bytes a token, and no vocabulary needs fewer than one token for eight; the bound counts one
-# token a byte.
+# English text has about four bytes a token, and no vocabulary needs fewer than one token for eight; the bound counts
+# one token a byte.
 _BYTES_A_TOKEN, _MOST_BYTES_A_TOKEN = 4, 8
 
 

@@ -15,8 +15,8 @@ ACTIONS = ("stop", "approve_overage")
 
 
 class Question(Struct, frozen=True):
-    """`state`: open | approved | stopped | expired. `reason`: cap (an agreed maximum) | budget. `additional_max` is what
-    was agreed to beside `original_max`."""
+    """`state`: open | approved | stopped | expired. `reason`: cap (an agreed maximum) | budget. `additional_max` is
+    what was agreed to beside `original_max`."""
 
     overage_id: str
     hold_id: str

@@ -112,6 +112,11 @@ class Admission:
             admitted.work = await self._accounts.place(call, caller, admitted, self.policies.hold)
         return admitted
 
+    def read(self, call: Call) -> Admitted:
+        """What a request asks for, and its prices; nothing is reserved, nobody is looked up. Errors: InvalidRequest,
+        NotFound, MethodNotAllowed."""
+        return self._facts(call, self._match(call))
+
     def asker(self, work: Work, dialect: Dialect) -> Asker | None:
         """Who asks for more when a stream comes to what was agreed."""
         return self._accounts.asker(work, bears_comments=dialect in (Dialect.OPENAI, Dialect.ANTHROPIC))

@@ -135,7 +135,7 @@ class Callers:
         await self.with_person(caller)
 
     async def check_fresh(self, caller: Caller) -> None:
-        """For what costs nothing, and so is checked by no hold: is what was remembered still so?"""
+        """For what costs nothing, and so is checked by no hold: read again what has changed."""
         if not await self._directory.is_fresh(caller.org, caller.person):
             await self.refresh(caller)
 

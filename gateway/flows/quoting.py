@@ -24,7 +24,7 @@ from gateway.ports import System
 _ANSWER_ATTEMPTS = 5
 _QUOTE_ID_BYTES = 13
 
-# Proves who approves: raises Problem where the proof is not good; gives the method's name. The words say what it is for.
+# Proves who approves: raises Problem where the proof is not good; gives the method. The words say what it is for.
 Prove = Callable[[Principal, Mapping[str, Any], str], Awaitable[str]]
 
 

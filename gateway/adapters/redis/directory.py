@@ -280,6 +280,18 @@ class RedisDirectory:
         part = f"{person_part(org_id, person_id)}|secrets"
         return await self.change(org_id, part, writes, audit, expected=expected) is not None
 
+    async def attempt(self, org_id: str, person_id: str, *, window_s: int) -> int:
+        """Count one more attempt of a person to prove who they are; how many there were in the window."""
+        name = f"{keys.tag(org_id)}tries:{person_part(org_id, person_id)}"
+        made = int(await self._link.command("INCR", name, key=name))
+        await self._link.command("PEXPIRE", name, window_s * 1_000, "NX", key=name)
+        return made
+
+    async def forget_attempts(self, org_id: str, person_id: str) -> None:
+        """They have proved it."""
+        name = f"{keys.tag(org_id)}tries:{person_part(org_id, person_id)}"
+        await self._link.command("DEL", name, key=name)
+
     async def change(
         self,
         org_id: str,

@@ -68,9 +68,7 @@ class RedisQuestions:
             (_name(question.hold_id), ("pexpireat", dies_at)),
             (version, ("pexpireat", dies_at)),
         ]
-        done = await self._directory.change(
-            question.org_id, part, writes, audit, expected=expected, event=event
-        )
+        done = await self._directory.change(question.org_id, part, writes, audit, expected=expected, event=event)
         return done is not None
 
     async def publish(self, hold_id: str, event: str, data: bytes) -> None:

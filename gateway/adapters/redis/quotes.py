@@ -1,7 +1,7 @@
 """Quotes in Redis. `people_ports.QuoteBook`.
 
-`{pNN}q:<quote>` is a hash: what `place` reads and writes (`state approved_max expires_at digest lifts hold`), who said yes
-(`by`), and `quote`, what never changes. `{pNN}waiting:<org>` are those that nobody has answered, by their expiry.
+`{pNN}q:<quote>` is a hash: what `place` reads and writes (`state approved_max expires_at digest lifts hold`), who said
+yes (`by`), and `quote`, what never changes. `{pNN}waiting:<org>` are those that nobody has answered, by their expiry.
 An answer is a change like any other: compared, written and audited in one step.
 """
 

@@ -25,9 +25,7 @@ _DEBITS = tuple(DebitCause)
 _BASE = "/admin/api/accounts"
 
 
-def admin_routes(
-    api: Api, operating: Operating, keying: Keying, reload: Callable[[], Awaitable[str]]
-) -> list[Route]:
+def admin_routes(api: Api, operating: Operating, keying: Keying, reload: Callable[[], Awaitable[str]]) -> list[Route]:
     """The routes. Handlers raise `Problem`."""
     return [*_account_routes(api, operating, keying), *_money_routes(api, operating), *_other(api, operating, reload)]
 

@@ -204,5 +204,3 @@ async def _deny(websocket: WebSocket, problem: Problem) -> None:
         await websocket.send_denial_response(json_answer(problem_body(problem), problem.status))
     elif websocket.client_state is WebSocketState.CONNECTING:
         await websocket.close(code=_REFUSED, reason=problem.code)
-
-

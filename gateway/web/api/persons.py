@@ -14,12 +14,15 @@ from gateway.core.directory import PERSON_ID_CHARACTERS, Permission, Scope
 from gateway.core.errors import Forbidden
 from gateway.flows.budgeting import Budgeting
 from gateway.flows.peopling import Peopling, person_members
+from gateway.flows.step_up import StepUp
 from gateway.people_ports import DirectoryStore
 from gateway.web.api_bodies import json_answer, page, text_of
 from gateway.web.principal import Api
 
 
-def person_routes(api: Api, peopling: Peopling, budgeting: Budgeting, store: DirectoryStore) -> list[Route]:
+def person_routes(
+    api: Api, peopling: Peopling, budgeting: Budgeting, store: DirectoryStore, step_up: StepUp
+) -> list[Route]:
     """The routes. Handlers raise `Problem`."""
 
     async def make(request: Request) -> Response:
@@ -58,7 +61,21 @@ def person_routes(api: Api, peopling: Peopling, budgeting: Budgeting, store: Dir
         shown["budgets"] = await budgeting.listed(principal.org_id, person_id=person_id)
         return json_answer(shown)
 
+    async def credentials(request: Request) -> Response:
+        principal = await api.principal(request, Permission.APPROVE)
+        person_id = request.path_params["id"]
+        if principal.person_id not in ("", person_id):
+            raise Forbidden("a person sets their own credentials only")
+        await peopling.find(principal.org_id, person_id)
+        theirs = replace(principal, person_id=person_id)
+
+        async def act(body: dict[str, Any]) -> Any:
+            return await step_up.enrol(theirs, body)
+
+        return await api.changed(request, theirs, act, allowed=("password", "totp", "passkey", "proof"))
+
     return [
+        Route("/api/persons/{id}/credentials", credentials, methods=["POST"]),
         Route("/api/persons", listed, methods=["GET"]),
         Route("/api/persons", make, methods=["POST"]),
         Route("/api/persons/{id}", read, methods=["GET"]),

@@ -9,17 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.core.directory import Permission
+from gateway.core.directory import Permission, Principal
 from gateway.core.money_input import parse_money
 from gateway.core.quotes import Quote, QuoteState
-from gateway.flows.quoting import Quoting, quote_members
+from gateway.flows.quoting import Quoting, bound_to, quote_members
 from gateway.web.api.allowances import PROOFS
 from gateway.web.api_bodies import json_answer
 from gateway.web.principal import Api
 
 Waiting = Callable[[str, int], Awaitable[Sequence[Quote]]]
-# What a person's passkey must sign for a quote: options for the browser, None where they have none.
-PasskeyOptions = Callable[[str, str, Quote], Awaitable[dict[str, Any] | None]]
+# What a person's passkey must sign: options for the browser, None where they have none.
+PasskeyOptions = Callable[[Principal, str], Awaitable[dict[str, Any] | None]]
 
 
 def quote_routes(api: Api, quoting: Quoting, waiting: Waiting, passkey_options: PasskeyOptions) -> list[Route]:
@@ -39,7 +39,9 @@ def quote_routes(api: Api, quoting: Quoting, waiting: Waiting, passkey_options: 
         quote = await quoting.shown_to(principal, request.path_params["id"])
         shown = quote_members(quote)
         if principal.person_id and quote.state is QuoteState.OPEN:
-            options = await passkey_options(principal.org_id, principal.person_id, quote)
+            asked = request.query_params.get("approved_max")
+            most = parse_money(asked, "approved_max") if asked else quote.estimate.most
+            options = await passkey_options(principal, bound_to(quote, min(most, quote.estimate.most)))
             if options is not None:
                 shown["passkey_options"] = options
         return json_answer(shown)
