@@ -121,7 +121,7 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             people_routes(
                 people, api=api, store=store, reload=gateway.reload_policies, public_url=config.public_url,
                 reading=admission,
-            )  # fmt: skip
+            )
             + own_routes(
                 api=api,
                 store=store,

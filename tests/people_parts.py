@@ -31,10 +31,8 @@ from gateway.core.plans import Plan
 from gateway.core.price_entries import Always, ModelEntry, PriceEntry, PriceUnit, ProviderEntry, Step
 from gateway.core.prices import PriceBook
 from gateway.core.refunds import RefundPolicy
-from gateway.core.requests import read_request
-from gateway.core.routing import Match
 from gateway.core.terms import HoldPolicy
-from gateway.flows.admission import Admitted
+from gateway.flows.admission import Admission, Admitted
 from gateway.flows.counting import Counting
 from gateway.flows.settling import Work
 from gateway.people_assembly import People, open_api, open_people, people_routes
@@ -139,6 +137,18 @@ class Parts:
         assert not answer.is_success, answer.text
         return answer.status_code, answer.json()["code"], answer.json().get("param")
 
+    def read(self, call: Call) -> Admitted:
+        """A request as admission reads it: its route, facts and price. Errors: Problem."""
+        admission = Admission(
+            routes=route_table(self.config),
+            policies=self.policies,
+            agents=cast(Any, None),
+            accounts=self.people.desk,
+            system=self.clock,
+            upload_most_bytes=1,
+        )
+        return admission.read(call)
+
     async def place(self, *, user: str = "", model: str = "small", tokens: int = 100, **headers: str) -> Work:
         """Admit one call as the relay does, its money and budgets reserved. Errors: Problem."""
         named = [(b"farebox-user", user.encode())] if user else []
@@ -148,13 +158,8 @@ class Parts:
         )
         tail = self.clock.token_hex(12)
         call = Call("POST", CHAT, b"", named, "127.0.0.1", tail, f"req_00{tail}", self.clock.now_s(), body)
-        match = route_table(self.config).match("POST", CHAT)
-        assert isinstance(match, Match)
-        facts = read_request(match.operation, body, path_model=None, limits=self.policies.request_limits)
-        card = self.policies.price_book.card("openai", model, self.clock.now_s())
         caller = await self.people.desk.callers.known(call, AppKey(self.key, ""))
-        admitted = Admitted(match, facts, card, "openai")
-        return await self.people.desk.place(call, caller, admitted, self.policies.hold)
+        return await self.people.desk.place(call, caller, self.read(call), self.policies.hold)
 
     async def spend(self, cost: int, **asked: Any) -> str:
         """One call from beginning to end; the id of its request."""
@@ -191,7 +196,9 @@ async def running_people(url: str) -> AsyncIterator[Parts]:
         async def reload() -> str:
             return "same"
 
-        routes = people_routes(parts.people, api=parts.api, store=store, reload=reload, public_url="http://farebox")
+        routes = people_routes(
+            parts.people, api=parts.api, store=store, reload=reload, public_url="http://farebox", reading=parts
+        )
 
         async def no_agent(_request: Any) -> str:
             return "tk_none"

@@ -248,6 +248,7 @@ class Balance:
     period_id: str = ""
     period_ends_at_ms: int = 0  # from then on `place` answers `period_over`
     allowance_granted: int = 0  # what the running period included at its start
+    period_base: tuple[int, ...] = ()  # what each pocket had posted before the running period; () there is none
 
 
 @dataclass(frozen=True, slots=True)

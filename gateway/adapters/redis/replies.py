@@ -16,8 +16,7 @@ from gateway.core.money import Rate, Unit
 
 BALANCE_FIELDS = (
     "unit", "available", "held", "credited", "posted", "debt", "rate", "shortfalls", "class", "frozen",
-    "plan", "period", "period_ends",
-    "granted", *POCKETS,
+    "plan", "period", "period_ends", "granted", "period_base", *POCKETS,
 )  # fmt: skip
 BUDGET_FIELDS = ("limit", "state", "raised", "raised_until")
 _ONE_POCKET = 6  # members of an ending's reply without what each pocket paid
@@ -125,7 +124,7 @@ def ended(reply: Sequence[Any]) -> Posted | Refused:
 def balance(account: str, values: Sequence[bytes | None]) -> Balance | None:
     """What HMGET of `BALANCE_FIELDS` says; None where there is no account."""
     unit, available, held, credited, posted, debt, rate, shortfalls, account_class, frozen, *more = values
-    plan, period_id, period_ends, granted, *pockets = more
+    plan, period_id, period_ends, granted, base, *pockets = more
     if unit is None:
         return None
     states = tuple(
@@ -149,6 +148,7 @@ def balance(account: str, values: Sequence[bytes | None]) -> Balance | None:
         period_id=(period_id or b"").decode(),
         period_ends_at_ms=int(period_ends or 0),
         allowance_granted=int(granted or 0),
+        period_base=tuple(map(int, (base or b"").split())),
     )
 
 

@@ -1,4 +1,4 @@
-"""`/api/usage` and `/api/account`: what was used, what is left, and which pocket paid."""
+"""`/api/usage`: what was used, by whom, and which pocket paid."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.core.directory import Permission, account_of_org
-from gateway.core.errors import InvalidRequest, NotFound
-from gateway.core.holds import Balance
-from gateway.core.money import Unit, money_object, usd_string
-from gateway.core.request_record import rfc3339
+from gateway.core.directory import Permission
+from gateway.core.errors import InvalidRequest
+from gateway.core.money import usd_string
 from gateway.core.windows import day_at
 from gateway.flows.using import DAYS_MOST, FIGURES, GROUPS, MONEY, Using, shown
-from gateway.ports import Ledger
 from gateway.web.api_bodies import NO_STORE, json_answer
 from gateway.web.principal import Api
 
@@ -31,7 +28,7 @@ _FOCUS = {
 }  # fmt: skip
 
 
-def usage_routes(api: Api, using: Using, ledger: Ledger) -> list[Route]:
+def usage_routes(api: Api, using: Using) -> list[Route]:
     """The routes. Handlers raise `Problem`."""
 
     async def usage(request: Request) -> Response:
@@ -53,17 +50,7 @@ def usage_routes(api: Api, using: Using, ledger: Ledger) -> list[Route]:
             return json_answer({"data": [shown(row) for row in rows], "next": None})
         return _as_csv(rows, groups, focus=form == "focus")
 
-    async def account(request: Request) -> Response:
-        principal = await api.principal(request, Permission.READ)
-        account_id = account_of_org(principal.org_id)
-        if principal.person_id:
-            person = await api.directory.find_person(principal.org_id, principal.person_id)
-            if person is None:
-                raise NotFound("there is no such person", param="farebox-user")
-            account_id = person.person.account or account_id
-        return json_answer(account_members(account_id, await ledger.balance(account_id)))
-
-    return [Route("/api/usage", usage, methods=["GET"]), Route("/api/account", account, methods=["GET"])]
+    return [Route("/api/usage", usage, methods=["GET"])]
 
 
 def _days(first: str | None, last: str | None, today: str) -> tuple[str, str]:
@@ -98,42 +85,3 @@ def _as_csv(rows: list[dict[str, Any]], groups: list[str], *, focus: bool) -> Re
 def _safe(value: Any) -> Any:
     """Text that a spreadsheet would take for a formula is kept from it."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-def account_members(account_id: str, balance: Balance | None) -> dict[str, Any]:
-    """`GET /api/account`. `overage` is what this period's postings took beside the allowance."""
-
-    def money(amount: int) -> dict[str, Any]:
-        return money_object(amount, Unit.NANOUSD)
-
-    states = {state.name: state for state in balance.pocket_states} if balance is not None else {}
-    allowance, prepaid, postpaid = (states.get(name) for name in ("allowance", "prepaid", "postpaid"))
-    granted = balance.allowance_granted if balance is not None else 0
-    left = allowance.available if allowance else 0
-    held = allowance.held if allowance else 0
-    owed = postpaid.posted if postpaid else 0
-    limit = postpaid.available + postpaid.held + postpaid.posted if postpaid else 0
-    ends_at_ms = balance.period_ends_at_ms if balance is not None else 0
-    return {
-        "account": account_id,
-        "pockets": {
-            "allowance": {
-                "included": money(granted),
-                "used": money(max(granted - left - held, 0)),
-                "held": money(held),
-                "left": money(left),
-                "resets_at": rfc3339(ends_at_ms) if ends_at_ms else None,
-            },
-            "prepaid": [
-                {"id": f"{account_id}:prepaid", "source": "credit", "left": money(prepaid.available), "expires_at": None}
-            ] if prepaid else [],
-            "postpaid": {"limit": money(limit), "used": money(owed)},
-        },
-        "available": money(balance.available if balance is not None else 0),
-        "held": money(balance.held if balance is not None else 0),
-        "posted": money(balance.posted if balance is not None else 0),
-        "debt": money(balance.debt if balance is not None else 0),
-        "carry": money(0),
-        "plan": (balance.plan if balance is not None else "") or None,
-        "overage": money(owed),
-    }  # fmt: skip

@@ -22,5 +22,9 @@ local old = account.pockets[1].available
 adjust(KEYS[3], account, account_id, 1, -old, 'expire:' .. period, now, 'grant_expiry')
 adjust(KEYS[3], account, account_id, 1, amount, 'allow:' .. period, now, 'allowance')
 save_person(KEYS[1], KEYS[2], account_id, account, fresh)
-call('HSET', KEYS[1], 'period', period, 'period_ends', digits(ends_at), 'plan', plan, 'granted', digits(amount))
+-- What each pocket had paid before: from here on the period's own use is counted.
+local base = {}
+for i, pocket in ipairs(account.pockets) do base[i] = digits(pocket.posted) end
+call('HSET', KEYS[1], 'period', period, 'period_ends', digits(ends_at), 'plan', plan, 'granted', digits(amount),
+  'period_base', table.concat(base, ' '))
 return {'applied', account.available, 0}
