@@ -169,6 +169,9 @@ class Parts:
         assert isinstance(posted, Posted) and posted.posted == cost, posted
         return work.request_id
 
+    def set_plan(self, plan: Plan) -> None:
+        self.policies = replace(self.policies, plans={**self.policies.plans, plan.name: plan})
+
     def change_approvals(self, **figures: Any) -> None:
         self.policies = replace(self.policies, approvals=replace(self.policies.approvals, **figures))
 

@@ -1,31 +1,36 @@
-"""`/api/usage`: what was used, by whom, and which pocket paid."""
+"""`GET /api/usage`: what was used, by whom, and which pocket paid; as JSON, CSV, or with the columns of FOCUS.
+
+`from` and `to` are days of the account, both inclusive (or instants, which lie in such days); by default the last
+thirty. `group_by` names some of day, model, user, key.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.core.directory import Permission
+from gateway.core.directory import Org, Permission, account_of_org
 from gateway.core.errors import InvalidRequest
+from gateway.core.focus import COLUMNS, Account, focus_row
 from gateway.core.money import usd_string
+from gateway.core.money_input import parse_instant
 from gateway.core.windows import day_at
 from gateway.flows.using import DAYS_MOST, FIGURES, GROUPS, MONEY, Using, shown
+from gateway.web.api.budgets import asked_person
 from gateway.web.api_bodies import NO_STORE, json_answer
 from gateway.web.principal import Api
 
 FORMATS = ("json", "csv", "focus")
-# The columns of FOCUS (the FinOps cost and usage specification) that say the same as ours.
-_FOCUS = {
-    "day": "ChargePeriodStart", "model": "ResourceId", "user": "Tags/user", "key": "Tags/key", "requests":
-    "ConsumedQuantity", "cost": "BilledCost", "included": "x_IncludedCost", "prepaid": "x_PrepaidCost",
-    "postpaid": "x_PostpaidCost",
-}  # fmt: skip
+_DAY_CHARACTERS = len("2026-11-30")
+_YEARS = range(2000, 2200)
 
 
 def usage_routes(api: Api, using: Using) -> list[Route]:
@@ -34,51 +39,63 @@ def usage_routes(api: Api, using: Using) -> list[Route]:
     async def usage(request: Request) -> Response:
         principal = await api.principal(request, Permission.READ)
         query = request.query_params
-        groups = [word for word in query.get("group_by", "day,model,user").split(",") if word]
-        if any(word not in GROUPS for word in groups) or len(set(groups)) != len(groups):
-            raise InvalidRequest(f"must be some of {', '.join(GROUPS)}, with commas", param="group_by")
-        form = query.get("format", "json")
+        groups, form = _groups(query), query.get("format", "json")
         if form not in FORMATS:
             raise InvalidRequest(f"must be one of {', '.join(FORMATS)}", param="format")
-        org = await api.directory.org(principal.org_id)
-        zones = org.org.time_zones if org is not None else ()
-        today, _ = day_at(zones, int(api.system.now_s() * 1_000))
-        first, last = _days(query.get("from"), query.get("to"), today)
-        person_id = principal.person_id or query.get("user", "")
+        person_id = asked_person(request, principal)
+        view = await api.directory.org(principal.org_id)
+        org = view.org if view is not None else Org(principal.org_id)
+        first, last = _days(query, org, int(api.system.now_s() * 1_000))
         rows = await using.rows(principal.org_id, person_id=person_id, first_day=first, last_day=last, groups=groups)
         if form == "json":
             return json_answer({"data": [shown(row) for row in rows], "next": None})
-        return _as_csv(rows, groups, focus=form == "focus")
+        if form == "csv":
+            return _csv([*groups, *FIGURES], ({**row, **_as_text(row)} for row in rows))
+        zone = org.time_zones[-1].time_zone if org.time_zones else "UTC"
+        account = Account(account_of_org(org.org_id), org.name, zone)
+        return _csv(COLUMNS, (focus_row(row, account, first_day=first, last_day=last) for row in rows))
 
     return [Route("/api/usage", usage, methods=["GET"])]
 
 
-def _days(first: str | None, last: str | None, today: str) -> tuple[str, str]:
-    """From and to, both inclusive; by default the last thirty days."""
-    to = _day(last, "to") if last else date.fromisoformat(today)
-    since = _day(first, "from") if first else to - timedelta(days=29)
-    if since > to or (to - since).days >= DAYS_MOST:
-        raise InvalidRequest(f"from is at most {DAYS_MOST} days before to", param="from")
-    return since.isoformat(), to.isoformat()
+def _groups(query: QueryParams) -> list[str]:
+    groups = [word for word in query.get("group_by", "day,model,user").split(",") if word]
+    if any(word not in GROUPS for word in groups) or len(set(groups)) != len(groups):
+        raise InvalidRequest(f"must be some of {', '.join(GROUPS)}, with commas", param="group_by")
+    return groups
 
 
-def _day(text: str, param: str) -> date:
+def _days(query: QueryParams, org: Org, now_ms: int) -> tuple[str, str]:
+    """The first and the last day."""
+    last = _day(query["to"], "to", org) if query.get("to") else date.fromisoformat(day_at(org.time_zones, now_ms)[0])
+    first = _day(query["from"], "from", org) if query.get("from") else last - timedelta(days=29)
+    if not 0 <= (last - first).days < DAYS_MOST:
+        raise InvalidRequest(f"from is not after to, and less than {DAYS_MOST} days before it", param="from")
+    return first.isoformat(), last.isoformat()
+
+
+def _day(text: str, param: str, org: Org) -> date:
+    if len(text) > _DAY_CHARACTERS:
+        text = day_at(org.time_zones, parse_instant(text, param))[0]
     try:
-        return date.fromisoformat(text[:10])
+        day = date.fromisoformat(text)
     except ValueError:
-        raise InvalidRequest("must be a date, e.g. 2026-11-30", param=param) from None
+        day = date.min
+    if len(text) != _DAY_CHARACTERS or day.year not in _YEARS:
+        raise InvalidRequest("must be a date, e.g. 2026-11-30", param=param)
+    return day
 
 
-def _as_csv(rows: list[dict[str, Any]], groups: list[str], *, focus: bool) -> Response:
-    names = [*groups, *FIGURES]
-    if focus:
-        names = [name for name in names if name in _FOCUS]
+def _as_text(row: Mapping[str, Any]) -> dict[str, str]:
+    return {name: usd_string(row[name]) for name in MONEY}
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Response:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow([_FOCUS[name] for name in names] + ["BillingCurrency"] if focus else names)
+    writer.writerow(columns)
     for row in rows:
-        values = [usd_string(row[name]) if name in MONEY else _safe(row[name]) for name in names]
-        writer.writerow([*values, "USD"] if focus else values)
+        writer.writerow([_safe(row[name]) for name in columns])
     return Response(text.getvalue(), media_type="text/csv", headers=NO_STORE)
 
 
