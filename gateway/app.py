@@ -27,7 +27,7 @@ from gateway.edge_assembly import open_edge
 from gateway.flows.admission import Admission
 from gateway.flows.counting import Counting
 from gateway.flows.streams import OpenStreams
-from gateway.people_assembly import open_api, open_people, people_routes
+from gateway.people_assembly import open_api, open_people, people_routes, run_people
 from gateway.policy_files import load_policies, reload_policies
 from gateway.routes import route_table
 from gateway.site_assembly import own_routes
@@ -116,10 +116,15 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             current[0] = admission.policies = fresh
 
         gateway = Gateway(_nothing_yet, config, edge.proxy, admission, edge.streams, apply)
+        run_people(stack, people, store=store, config=config, system=system, metrics=metrics, background=background)
         api = open_api(people, agents.records, edge.addresses, system)
         site = own_site(
             people_routes(
-                people, api=api, store=store, reload=gateway.reload_policies, public_url=config.public_url,
+                people,
+                api=api,
+                store=store,
+                reload=gateway.reload_policies,
+                public_url=config.public_url,
                 reading=admission,
             )
             + own_routes(

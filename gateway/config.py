@@ -207,6 +207,17 @@ class SecretsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhooksConfig:
+    """Outgoing webhooks. `allow_private_addresses`: receivers on the operator's own network, and plain http."""
+
+    allow_private_addresses: bool = False
+    timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        _above_zero(self, "timeout_s")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration."""
 
@@ -224,6 +235,7 @@ class Config:
     trusted_proxies: tuple[str, ...] = ()
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     secrets: SecretsConfig = field(default_factory=SecretsConfig)
+    webhooks: WebhooksConfig = field(default_factory=WebhooksConfig)
 
     def __post_init__(self) -> None:
         _listen_parts(self.listen)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from starlette.routing import BaseRoute
 
+from gateway.adapters.metrics import Metrics
 from gateway.adapters.proofs import OneTimeCodes, Passkeys, Passwords
 from gateway.adapters.redis.audit import RedisAudit
 from gateway.adapters.redis.directory import RedisDirectory
+from gateway.adapters.redis.leases import Lease
+from gateway.adapters.redis.outbox import RedisOutbox
 from gateway.adapters.redis.questions import RedisQuestions
 from gateway.adapters.redis.quotes import RedisQuotes
 from gateway.adapters.redis.usage import RedisUsage
 from gateway.adapters.system import Machine
 from gateway.adapters.vault import Vault
+from gateway.adapters.webhooks import WebhookSender, make_secret
 from gateway.agents_assembly import master_secrets
+from gateway.background import Background
 from gateway.config import Config
+from gateway.core.webhooks import DeliveryPolicy
 from gateway.flows.account_refusals import AccountRefusals
 from gateway.flows.accounts import AccountDesk
 from gateway.flows.allowing import Allowing
@@ -29,13 +36,16 @@ from gateway.flows.budgeting import Budgeting
 from gateway.flows.callers import Callers
 from gateway.flows.claiming import Claiming
 from gateway.flows.counting import Counting
+from gateway.flows.delivering import Deliverer
 from gateway.flows.directory import Directory
 from gateway.flows.explaining import Explaining, Reading
+from gateway.flows.forecasting import Forecaster
 from gateway.flows.keying import Keying
 from gateway.flows.operating import Operating
 from gateway.flows.peopling import Peopling
 from gateway.flows.quoting import Quoting
 from gateway.flows.step_up import StepUp
+from gateway.flows.sweeping import Sweep, log_report, run_sweeps
 from gateway.flows.using import Using
 from gateway.policies import Policies
 from gateway.ports import IdempotencyRecords
@@ -52,7 +62,11 @@ from gateway.web.api.keys import key_routes
 from gateway.web.api.persons import person_routes
 from gateway.web.api.quotes import quote_routes
 from gateway.web.api.usage import usage_routes
+from gateway.web.api.webhooks import Webhooks, webhook_routes
 from gateway.web.principal import Api
+
+# A person who waits for an approval has heard of it within a second; a forecast has time.
+WEBHOOKS_EVERY_S, FORECASTS_EVERY_S = 1.0, 60.0
 
 
 @dataclass(slots=True)
@@ -73,6 +87,10 @@ class People:
     questions: RedisQuestions
     answering: Answering
     balances: Balances
+    outbox: RedisOutbox
+    sender: WebhookSender
+    vault: Vault
+    audit: RedisAudit
     explaining: Callable[[Reading], Explaining]
     step_up: StepUp
 
@@ -90,9 +108,10 @@ def open_people(
     audit = RedisAudit(store.link)
     usage = RedisUsage(store.link)
     directory = Directory(records, system)
+    vault = Vault(master_secrets(config))
     step_up = StepUp(
         secrets=records,
-        vault=Vault(master_secrets(config)),
+        vault=vault,
         passwords=Passwords(),
         codes=OneTimeCodes(),
         passkeys=Passkeys(config.public_url),
@@ -141,13 +160,31 @@ def open_people(
         system=system,
     )
     return People(
-        desk, directory, records, quotes, quoting, keying, peopling, budgeting, allowing, using, operating,
-        questions, answering,
-        Balances(ledger=store.ledger, store=records, renewing=peopling, system=system),
-        partial(
+        desk=desk,
+        directory=directory,
+        store=records,
+        quotes=quotes,
+        quoting=quoting,
+        keying=keying,
+        peopling=peopling,
+        budgeting=budgeting,
+        allowing=allowing,
+        using=using,
+        operating=operating,
+        questions=questions,
+        answering=answering,
+        balances=Balances(ledger=store.ledger, store=records, renewing=peopling, system=system),
+        explaining=partial(
             Explaining, desk=desk, claiming=claiming, counting=counting, store=records, ledger=store.ledger,
             policies=policies, system=system,
-        ), step_up,
+        ),
+        step_up=step_up,
+        outbox=RedisOutbox(store.link),
+        sender=WebhookSender(
+            allow_private=config.webhooks.allow_private_addresses, timeout_s=config.webhooks.timeout_s
+        ),
+        vault=vault,
+        audit=audit,
     )  # fmt: skip
 
 
@@ -167,9 +204,51 @@ def _canonical(config: Config, policies: Callable[[], Policies], system: Machine
     return find
 
 
+def run_people(
+    stack: AsyncExitStack,
+    people: People,
+    *,
+    store: Store,
+    config: Config,
+    system: Machine,
+    metrics: Metrics,
+    background: Background,
+) -> None:
+    """What goes on beside the requests: webhooks and forecasts."""
+
+    def counted(outcome: str) -> None:
+        metrics.webhooks.add((outcome,))
+
+    deliverer = Deliverer(
+        outbox=people.outbox,
+        sender=people.sender,
+        vault=people.vault,
+        system=system,
+        counted=counted,
+        policy=DeliveryPolicy(timeout_s=config.webhooks.timeout_s),
+    )
+    stack.push_async_callback(people.sender.close)
+    stack.push_async_callback(deliverer.close)
+    forecaster = Forecaster(store=people.store, system=system)
+    sweeps = [
+        Sweep("webhooks", WEBHOOKS_EVERY_S, deliverer.once, Lease(store.link, "sweep:webhooks", store.worker)),
+        Sweep("forecasts", FORECASTS_EVERY_S, forecaster.once, Lease(store.link, "sweep:forecasts", store.worker)),
+    ]
+    background.run("sweeps of people", lambda: run_sweeps(sweeps, report=log_report))
+
+
 def open_api(people: People, records: IdempotencyRecords, addresses: Addresses, system: Machine) -> Api:
     """Who asks our own paths."""
     return Api(people.directory, None, records, addresses, system)
+
+
+def _webhooks(people: People) -> Webhooks:
+    def seal(secret: str, org_id: str) -> str:
+        return people.vault.seal(secret.encode(), of=f"{org_id}|hook").decode()
+
+    return Webhooks(
+        outbox=people.outbox, audit=people.audit, make_secret=make_secret, seal=seal, check=people.sender.check
+    )
 
 
 def people_routes(
@@ -196,5 +275,6 @@ def people_routes(
         *account_routes(api, people.balances),
         *explain_routes(api, people.explaining(reading)),
         *event_routes(api, store.ledger, people.questions, people.answering, public_url),
+        *webhook_routes(api, _webhooks(people)),
         *admin_routes(api, people.operating, people.keying, reload),
     ]

@@ -51,6 +51,7 @@ class Metrics:
         self.cuts = Counter("farebox_cuts", "Streams ended before their end, by why", ("cut",))
         self.challenges = Counter("farebox_challenges", "L402 challenges given", ("kind",))
         self.payments = Counter("farebox_payments", "Invoices credited", ("source",))
+        self.webhooks = Counter("farebox_webhooks", "Webhooks by what became of an attempt", ("outcome",))
         self.paid = Counter("farebox_paid_msat", "Amounts credited from payments", ("source",))
         self.duration = Histogram("farebox_request_seconds", "Requests from head to last byte", ("operation",))
         self.upstream = Histogram("farebox_upstream_seconds", "Upstreams from request to head", ("upstream",))

@@ -195,6 +195,7 @@ def _write_config(data_dir: Path, parts: dict[str, Any]) -> Path:
         ],
         "lightning": {"lnd": parts["lnd"]},
         "rates": {"fixed_usd_per_btc": "100000"},
+        "webhooks": {"allow_private_addresses": True},
     }
     path = data_dir / "demo.yaml"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

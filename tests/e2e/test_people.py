@@ -68,7 +68,7 @@ def test_an_upstream_that_fails_opens_the_approval_again(org: Org) -> None:
     ask = {"user": "carol", "model": "gpt-4", "max_tokens": 40_000, "text": "once more"}
     quote_id = org.chat(**ask).json()["quote"]["id"]
     org.must("POST", f"/api/quotes/{quote_id}/approve", {}, user="carol")
-    failed = org.chat(**ask, headers={"farebox-quote": quote_id, "x-sim-fault": "error-500"})
+    failed = org.chat(**ask, headers={"farebox-quote": quote_id, "x-sim-fault": "status-500"})
     assert failed.status_code >= 500
     assert org.must("GET", f"/api/quotes/{quote_id}", user="carol")["state"] == "approved"
     assert org.chat(**ask, headers={"farebox-quote": quote_id}).status_code == 200

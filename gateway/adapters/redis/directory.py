@@ -48,7 +48,7 @@ class RedisDirectory:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._change, self._see = load("change"), load("see_person")
+        self._change, self._see, self._forecast = load("change"), load("see_person"), load("forecast")
 
     # Reading.
 
@@ -279,6 +279,12 @@ class RedisDirectory:
         writes: Writes = [(key, ("hset", f"s:{name}", value))]
         part = f"{person_part(org_id, person_id)}|secrets"
         return await self.change(org_id, part, writes, audit, expected=expected) is not None
+
+    async def tell_forecast(self, org_id: str, window: str, scope: str, data: bytes) -> bool:
+        """Tell once a window that a budget's forecast passes its limit; whether it was told now."""
+        of_tag = keys.tag(org_id)
+        names = [f"{of_tag}c:{window}|{scope}", keys.outbox_key(of_tag)]
+        return bool(await self._link.script(self._forecast, names, [org_id, data]))
 
     async def attempt(self, org_id: str, person_id: str, *, window_s: int) -> int:
         """Count one more attempt of a person to prove who they are; how many there were in the window."""
