@@ -27,6 +27,10 @@ RESERVED_NAMES = frozenset(
 )
 
 
+# Signatures with a public key: with a shared one whoever verifies could also sign.
+JWT_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+
+
 class Payer(StrEnum):
     """Who a route admits: agents with an L402 credential, accounts with an app key."""
 
@@ -207,6 +211,39 @@ class SecretsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """An identity provider whose tokens (JWT) name persons. `jwks`: its keys, an address or a path. `account`: whose
+    persons they are; `key`: under whose limits a request with the token alone runs."""
+
+    issuer: str
+    audience: str
+    jwks: str
+    person_claim: str = "sub"
+    account: str = ""
+    key: str = ""
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    leeway_s: int = 30
+
+    def __post_init__(self) -> None:
+        if not self.jwks:
+            raise FieldProblem("jwks", "must be the address of the provider's key set, or a path")
+        for name in self.algorithms:
+            if name not in JWT_ALGORITHMS:
+                raise FieldProblem("algorithms", f"must be some of {', '.join(JWT_ALGORITHMS)}")
+        if self.account and not re.fullmatch(r"org_[0-9a-f]{4,64}", self.account):
+            raise FieldProblem("account", "must be the id of an account: org_...")
+        if self.key and not re.fullmatch(r"ak_[0-9a-f]{16}", self.key):
+            raise FieldProblem("key", "must be the id of a key: ak_...")
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityConfig:
+    """Identity providers."""
+
+    providers: tuple[ProviderConfig, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class WebhooksConfig:
     """Outgoing webhooks. `allow_private_addresses`: receivers on the operator's own network, and plain http."""
 
@@ -236,6 +273,7 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     secrets: SecretsConfig = field(default_factory=SecretsConfig)
     webhooks: WebhooksConfig = field(default_factory=WebhooksConfig)
+    identity: IdentityConfig = field(default_factory=IdentityConfig)
 
     def __post_init__(self) -> None:
         _listen_parts(self.listen)

@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
+from gateway.adapters.identity import Identity, Provider
 from gateway.adapters.metrics import Metrics
 from gateway.adapters.proofs import OneTimeCodes, Passkeys, Passwords
 from gateway.adapters.redis.audit import RedisAudit
@@ -91,6 +92,7 @@ class People:
     sender: WebhookSender
     vault: Vault
     audit: RedisAudit
+    identity: Identity | None
     explaining: Callable[[Reading], Explaining]
     step_up: StepUp
 
@@ -142,7 +144,8 @@ def open_people(
         store=records, directory=directory, audit=audit, ledger=store.ledger, peopling=peopling, system=system
     )
     questions = RedisQuestions(store.link, records)
-    callers = Callers(directory=directory, identity=None, system=system)
+    identity = _identity(config, system)
+    callers = Callers(directory=directory, identity=identity, system=system)
     refusals = AccountRefusals(
         quoting=quoting, pausing=budgeting, topup_url=f"{config.public_url.rstrip('/')}/dashboard"
     )
@@ -185,7 +188,21 @@ def open_people(
         ),
         vault=vault,
         audit=audit,
+        identity=identity,
     )  # fmt: skip
+
+
+def _identity(config: Config, system: Machine) -> Identity | None:
+    """None where no provider is configured: then a token says nothing."""
+    providers = [
+        Provider(
+            issuer=each.issuer, audience=each.audience, jwks=each.jwks,
+            person_claim=each.person_claim, org_id=each.account, key_id=each.key, algorithms=each.algorithms,
+            leeway_s=each.leeway_s,
+        )
+        for each in config.identity.providers
+    ]  # fmt: skip
+    return Identity(providers, system.now_s) if providers else None
 
 
 def _canonical(config: Config, policies: Callable[[], Policies], system: Machine) -> Callable[[str], str | None]:
@@ -228,6 +245,8 @@ def run_people(
         policy=DeliveryPolicy(timeout_s=config.webhooks.timeout_s),
     )
     stack.push_async_callback(people.sender.close)
+    if people.identity is not None:
+        stack.push_async_callback(people.identity.close)
     stack.push_async_callback(deliverer.close)
     forecaster = Forecaster(store=people.store, system=system)
     sweeps = [
@@ -239,7 +258,7 @@ def run_people(
 
 def open_api(people: People, records: IdempotencyRecords, addresses: Addresses, system: Machine) -> Api:
     """Who asks our own paths."""
-    return Api(people.directory, None, records, addresses, system)
+    return Api(people.directory, people.identity, records, addresses, system)
 
 
 def _webhooks(people: People) -> Webhooks:

@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin
 import pytest
 import yaml
 
+from gateway.approval_files import ApprovalsFile, PlansFile
 from gateway.config import RESERVED_NAMES, Config, config_from, load_config
 from gateway.config_reader import ConfigError, hints_of, load_yaml
 from gateway.core.operations import Dialect, Operation
@@ -59,7 +60,14 @@ def documented(data: Any, known: set[str], path: str = "") -> Iterator[str]:
             yield from documented(entry, known, below)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("config.example.yaml", Config), ("policies/limits.yaml", LimitsFile)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("config.example.yaml", Config),
+        ("policies/limits.yaml", LimitsFile),
+        ("policies/plans.yaml", PlansFile),
+    ],
+)
 def test_every_key_is_documented_and_every_documented_key_exists(name: str, kind: type) -> None:
     known = set(keys_of(kind)) - {"request.priced_tools"}
     shown = set(documented(yaml.safe_load((TOP / name).read_text()), known))
@@ -71,12 +79,18 @@ def test_the_example_loads_and_says_the_defaults() -> None:
     assert config.upstreams["openai"].api_key == "sk-a"
     plain = config_from({}, environ={})
     for name in ("listen", "workers", "public_url", "data_dir", "policies_dir", "default_routes", "trusted_proxies",
-                 "redis", "lightning", "limits", "secrets"):  # fmt: skip
+                 "redis", "lightning", "limits", "secrets", "webhooks"):  # fmt: skip
         assert getattr(config, name) == getattr(plain, name), name
     shown, default = config.upstreams["openai"], config_from({"upstreams": {"a": OPENAI}}, environ={}).upstreams["a"]
     for each in fields(shown):
         if each.name not in ("api_key", "provider"):
             assert getattr(shown, each.name) == getattr(default, each.name), each.name
+
+
+def test_the_shipped_approvals_say_the_defaults_and_name_every_key() -> None:
+    text = (TOP / "policies/approvals.yaml").read_text()
+    assert read(ApprovalsFile, yaml.safe_load(text)) == ApprovalsFile()
+    assert all(f"{each.name}:" in text for each in fields(ApprovalsFile))
 
 
 def test_the_example_of_limits_says_the_defaults() -> None:
