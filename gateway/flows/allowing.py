@@ -1,19 +1,20 @@
-"""Session allowances: made, listed, withdrawn at once. Who makes one approves in advance, and so needs what an approval
-of its greatest single call would need.
+"""Session allowances: made, listed, withdrawn at once. Who makes one approves all of it in advance, and so needs what
+an approval of its cap would need; what takes two persons cannot be allowed by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from gateway.core.allowances import allowance_object, allowance_scope, per_call
+from gateway.core.allowances import allowance_object, allowance_scope
 from gateway.core.approvals import ApprovalPolicy, tier_of
 from gateway.core.directory import Allowance, AuditEntry, Permission, Principal
 from gateway.core.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from gateway.core.money import Unit, money_object
 from gateway.core.quotes import Tier
 from gateway.flows.budgeting import Store
 from gateway.flows.directory import Directory
@@ -45,14 +46,18 @@ class Allowing:
         self._prove = prove
         self._system = system
 
-    async def listed(self, principal: Principal) -> list[dict[str, Any]]:
-        """Allowances of the person, or of all persons of the organization."""
-        if principal.person_id:
-            person = await self._store.person(principal.org_id, principal.person_id)
-            found = list(person.allowances) if person is not None else []
-        else:
-            found = list(await self._store.allowances(principal.org_id))
-        return await self._objects(principal.org_id, found)
+    async def listed(
+        self, org_id: str, *, person_id: str = "", after: str = "", most: int = 1_000
+    ) -> list[dict[str, Any]]:
+        """Allowances of a person, or of all persons of the organization, by their ids, above the id `after`."""
+        found = sorted(await self._of(org_id, person_id), key=lambda each: each.allowance_id)
+        return await self._objects(org_id, [each for each in found if each.allowance_id > after][:most])
+
+    async def _of(self, org_id: str, person_id: str) -> Sequence[Allowance]:
+        if not person_id:
+            return await self._store.allowances(org_id)
+        person = await self._store.person(org_id, person_id)
+        return person.allowances if person is not None else ()
 
     async def _objects(self, org_id: str, allowances: list[Allowance]) -> list[dict[str, Any]]:
         names = [("total", allowance_scope(each)) for each in allowances]
@@ -77,6 +82,8 @@ class Allowing:
         now_ms = self._now_ms()
         if wanted.expires_at_ms and wanted.expires_at_ms <= now_ms:
             raise InvalidRequest("must be in the future", param="expires_at")
+        if wanted.per_call_cap > wanted.cap:
+            raise InvalidRequest("must be at most the cap", param="per_call_cap")
         method = await self._allowed(principal, wanted, proof)
         for _ in range(_ATTEMPTS):
             person = await self._directory.find_person(principal.org_id, wanted.person_id)
@@ -102,14 +109,22 @@ class Allowing:
             raise Forbidden("an allowance approves in advance: this key may not approve")
         if principal.vouched == "app" and not principal.operator and not policy.app_may_approve:
             raise Forbidden("the person must allow it themselves, with a token of the identity provider")
-        if tier_of(policy, per_call(wanted)) is not Tier.STEP_UP and not proof:
-            return principal.vouched
+        if policy.two_persons_above is not None and wanted.cap > policy.two_persons_above:
+            top = money_object(policy.two_persons_above, Unit.NANOUSD)["amount"]
+            raise Forbidden(f"above {top} USD two persons approve each request; one cannot allow it", param="cap")
+        if tier_of(policy, wanted.cap) is not Tier.STEP_UP and not proof:
+            return "key" if principal.vouched == "app" else principal.vouched
+        if not principal.person_id:
+            raise Forbidden("a step-up is proved by a person; name them", code="person_needed")
         if not proof:
-            raise Forbidden("an allowance of this size takes a password or a one-time code", code="step_up_required")
+            methods = ", ".join(policy.step_up_methods)
+            raise Forbidden(f"an allowance of this size takes a proof: {methods}", code="step_up_required")
         return f"key+{await self._prove(principal, proof, f'allowance {wanted.cap} {wanted.expires_at_ms}')}"
 
     async def revoke(self, principal: Principal, allowance_id: str) -> dict[str, Any]:
-        """Withdraw it; the next hold finds it gone. Errors: NotFound, Conflict."""
+        """Withdraw it; the next hold finds it gone. Errors: NotFound, Forbidden, Conflict."""
+        if not {Permission.APPROVE, Permission.MANAGE} & set(principal.permissions):
+            raise Forbidden("this key may neither approve nor manage")
         for _ in range(_ATTEMPTS):
             found = await self._find(principal, allowance_id)
             person = await self._store.person(principal.org_id, found.person_id)
@@ -125,12 +140,7 @@ class Allowing:
         raise Conflict("others are changing this person; try again")
 
     async def _find(self, principal: Principal, allowance_id: str) -> Allowance:
-        if principal.person_id:
-            person = await self._store.person(principal.org_id, principal.person_id)
-            found = list(person.allowances) if person is not None else []
-        else:
-            found = list(await self._store.allowances(principal.org_id))
-        for each in found:
+        for each in await self._of(principal.org_id, principal.person_id):
             if each.allowance_id == allowance_id:
                 return each
         raise NotFound("there is no such allowance", param="id")

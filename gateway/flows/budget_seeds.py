@@ -2,7 +2,8 @@
 
 "Not more than 50 USD this month" counts the whole month, also when it is said on the twentieth. Days are whole: a
 window that begins within a day counts all of that day. Sessions and tasks start at nothing, for usage does not tell
-them apart. A counter that stands is only ever added to, so what is posted meanwhile is not lost.
+them apart. What runs while the budget is made counts in none that came later. A counter that stands is only ever added
+to, so what is posted meanwhile is not lost.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from gateway.core.directory import PERSON_ID_CHARACTERS, SESSION_ID_CHARACTERS, 
 from gateway.core.errors import Forbidden, InvalidRequest
 from gateway.core.money_input import parse_instant, parse_money
 from gateway.flows.allowing import Allowing
-from gateway.web.api_bodies import json_answer, number_of, text_of, texts_of
+from gateway.web.api.budgets import asked_person
+from gateway.web.api_bodies import json_answer, number_of, page, text_of, texts_of
 from gateway.web.principal import Api
 
 PROOFS = ("password", "otp", "passkey")
@@ -24,7 +25,10 @@ def allowance_routes(api: Api, allowing: Allowing) -> list[Route]:
 
     async def listed(request: Request) -> Response:
         principal = await api.principal(request, Permission.READ)
-        return json_answer({"data": await allowing.listed(principal), "next": None})
+        limit, after = page(request)
+        person_id = asked_person(request, principal)
+        data = await allowing.listed(principal.org_id, person_id=person_id, after=after, most=limit)
+        return json_answer({"data": data, "next": data[-1]["id"] if len(data) == limit else None})
 
     async def make(request: Request) -> Response:
         principal = await api.principal(request, Permission.APPROVE)
@@ -56,7 +60,7 @@ def allowance_routes(api: Api, allowing: Allowing) -> list[Route]:
         return await api.changed(request, principal, act, allowed=_MEMBERS, required=("cap",), status=201)
 
     async def revoke(request: Request) -> Response:
-        principal = await api.principal(request, Permission.APPROVE)
+        principal = await api.principal(request, Permission.READ)
         return json_answer(await allowing.revoke(principal, request.path_params["id"]))
 
     return [
