@@ -14,7 +14,7 @@ import yaml
 
 from gateway.approval_files import ApprovalsFile, PlansFile
 from gateway.config import RESERVED_NAMES, Config, config_from, load_config
-from gateway.config_reader import ConfigError, hints_of, load_yaml
+from gateway.config_reader import ConfigError, hints_of, load_yaml, read
 from gateway.core.operations import Dialect, Operation
 from gateway.policy_files import LimitsFile
 
@@ -94,7 +94,6 @@ def test_the_shipped_approvals_say_the_defaults_and_name_every_key() -> None:
 
 
 def test_the_example_of_limits_says_the_defaults() -> None:
-    from gateway.config_reader import read
 
     assert read(LimitsFile, yaml.safe_load((TOP / "policies/limits.yaml").read_text())) == LimitsFile()
 
