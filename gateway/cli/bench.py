@@ -22,8 +22,9 @@ from typing import Any
 
 import msgspec
 
+from gateway.cli.bench_all import SUBJECTS
 from gateway.cli.bench_parts import BenchError, Load, fixed_upstream, lift_open_files, load, simulated_parts, store
-from gateway.cli.bench_subjects import SUBJECTS, Stage, Subject
+from gateway.cli.bench_subjects import Stage, Subject
 from gateway.cli.bench_table import table
 from gateway.cli.bench_workloads import QUICK, WORKLOADS, Figures, Size, Workload
 

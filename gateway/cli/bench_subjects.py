@@ -71,6 +71,7 @@ class Subject:
     authorization: str = ""
     streams: bool = True
     challenges: bool = False
+    more: tuple[str, ...] = ()  # further lines of every request's head
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def farebox(name: str, *, always: bool = False, metered: bool = True) -> Callabl
         home = stage.directory / name.replace(" ", "-").replace(",", "")
         home.mkdir()
         store_port, store_pid = stage.store_always if always else stage.store
-        config = _farebox_config(stage, home, store_port, metered=metered)
+        config = farebox_config(stage, home, store_port, metered=metered)
         path = write_private(home / "farebox.yaml", yaml.safe_dump(config, sort_keys=False))
         port = free_port()
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(path), "--port", str(port)]
@@ -130,7 +131,8 @@ def farebox(name: str, *, always: bool = False, metered: bool = True) -> Callabl
     return start
 
 
-def _farebox_config(stage: Stage, home: Path, store_port: int, *, metered: bool) -> dict[str, Any]:
+def farebox_config(stage: Stage, home: Path, store_port: int, *, metered: bool = True) -> dict[str, Any]:
+    """What an operator would write."""
     url = f"http://127.0.0.1:{stage.upstream_port}"
     limits = dict.fromkeys(
         ("challenges_per_minute", "open_invoices_per_address", "open_invoices_per_prefix", "open_invoices_most"),
@@ -188,14 +190,3 @@ def hardcap(stage: Stage) -> Iterator[Subject]:
     with process([sys.executable, "-m", "hardcap", "serve", "-c", str(path)], home / "hardcap.log") as started:
         until(lambda: answers(f"http://127.0.0.1:{port}/healthz"), started, "hardcap", home / "hardcap.log")
         yield Subject("hardcap", port, {"subject": started.pid, "store": stage.store[1]}, f"Bearer {_HARDCAP_KEY}")
-
-
-RELAY, METERED, ALWAYS = "farebox, relay only", "farebox, metered", "farebox, metered, always"
-SUBJECTS: dict[str, Callable[[Stage], Any]] = {
-    "direct": direct,
-    "nginx": nginx,
-    RELAY: farebox(RELAY, metered=False),
-    METERED: farebox(METERED),
-    ALWAYS: farebox(ALWAYS, always=True),
-    "hardcap": hardcap,
-}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.cli.bench_subjects import SUBJECTS
+from gateway.cli.bench_all import SUBJECTS
 from gateway.cli.bench_workloads import Figures
 
 _NOTHING = "-"

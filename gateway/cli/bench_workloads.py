@@ -55,7 +55,7 @@ def request(subject: Subject, word: str, *, stream: bool, paid: bool = True) -> 
     lines = [f"POST {CHAT} HTTP/1.1", f"host: 127.0.0.1:{subject.port}", "content-type: application/json"]
     lines += ["accept: */*", "user-agent: farebox-bench", f"content-length: {len(content)}"]
     if subject.authorization and paid:
-        lines.append(f"authorization: {subject.authorization}")
+        lines += [f"authorization: {subject.authorization}", *subject.more]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
 
 

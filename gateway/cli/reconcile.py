@@ -12,6 +12,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from gateway.adapters.redis.audit import RedisAudit
 from gateway.adapters.redis.segments import BrokenChain, SegmentsInUse, verify_chain
 from gateway.agents_assembly import make_crediting, open_node
 from gateway.cli.store import OpenStore, explain, open_for_command
@@ -52,7 +53,16 @@ async def reconcile(config: Config, *, accept: bool = False, files: bool = False
         if reason is not None:
             print(f"no hold is placed: {reason}\nlook into it, then run: farebox reconcile --accept")
         chain_holds = not files or _chain_holds(config)
-        return 0 if report.clean and paid and reason is None and chain_holds else 1
+        audited = await _audit_holds(store)
+        return 0 if report.clean and paid and reason is None and chain_holds and audited else 1
+
+
+async def _audit_holds(store: OpenStore) -> bool:
+    """Whether the audit log of every partition is whole, and is what the journal says of it."""
+    audit = RedisAudit(store.link)
+    broken = [why for partition in range(PARTITIONS) if (why := await audit.verify(partition)) is not None]
+    print("\n".join(broken) if broken else "the audit log's chains hold")
+    return not broken
 
 
 async def _recover_payments(config: Config, store: OpenStore) -> bool:
