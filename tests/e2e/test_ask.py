@@ -43,7 +43,9 @@ class Streamed:
         client = OpenAI(base_url=f"{self._org.stack.base_url}/v1", api_key=self._org.app_key, max_retries=0)
         headers = words_of(self._tokens) | {"farebox-user": self._user, "farebox-quote": self._quote}
         try:
-            with client.chat.completions.with_streaming_response.create(**body(self._tokens), extra_headers=headers) as raw:
+            with client.chat.completions.with_streaming_response.create(
+                **body(self._tokens), extra_headers=headers
+            ) as raw:
                 self.request_id = raw.headers["farebox-request-id"]
                 for line in raw.iter_lines():
                     if line.startswith("data: {"):

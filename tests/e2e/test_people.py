@@ -17,7 +17,7 @@ def org(stack: Stack) -> Org:
 def test_a_person_is_served_with_the_apps_key_and_sees_quote_cost_and_balance(org: Org) -> None:
     answer = org.chat(user="alice")
     assert answer.status_code == 200, answer.text
-    assert 'currency=USD' in answer.headers["farebox-cost"]
+    assert "currency=USD" in answer.headers["farebox-cost"]
     quote = answer.headers["farebox-quote"]
     assert quote.startswith('id="q_') and "max=" in quote and "confidence=" in quote
     assert org.must("GET", "/api/persons/alice")["made"] == "first_sight"

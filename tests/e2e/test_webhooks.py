@@ -77,7 +77,7 @@ def test_an_alert_at_eighty_per_cent_comes_once_and_its_signature_holds(org: Org
     until(lambda: len(receiver.got) >= 2, what="two alerts")
     for headers, body in receiver.got:
         Webhook(secret).verify(body, headers)
-        with pytest.raises(Exception, match="(?i)signature"):
+        with pytest.raises(Exception, match=r"(?i)signature"):
             Webhook(secret).verify(body + b" ", headers)
     told = [json.loads(body)["data"] for _, body in receiver.got]
     assert receiver.types() == ["budget.alert", "budget.alert"]
