@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
+import httpx
 import pytest
 from e2e.people import Org, make_org, usd
 from e2e.stack import Stack
@@ -41,7 +43,7 @@ def test_a_monthly_limit_refuses_what_would_pass_it(org: Org) -> None:
 
 
 def test_above_the_automatic_tier_a_quote_waits_and_its_approval_is_used_once(org: Org) -> None:
-    ask = {"user": "carol", "model": "gpt-4", "max_tokens": 40_000}
+    ask: dict[str, Any] = {"user": "carol", "model": "gpt-4", "max_tokens": 40_000}
     refused = org.chat(**ask)
     assert refused.status_code == 402, refused.text
     body = refused.json()
@@ -65,7 +67,7 @@ def test_above_the_automatic_tier_a_quote_waits_and_its_approval_is_used_once(or
 
 
 def test_an_upstream_that_fails_opens_the_approval_again(org: Org) -> None:
-    ask = {"user": "carol", "model": "gpt-4", "max_tokens": 40_000, "text": "once more"}
+    ask: dict[str, Any] = {"user": "carol", "model": "gpt-4", "max_tokens": 40_000, "text": "once more"}
     quote_id = org.chat(**ask).json()["quote"]["id"]
     org.must("POST", f"/api/quotes/{quote_id}/approve", {}, user="carol")
     failed = org.chat(**ask, headers={"farebox-quote": quote_id, "x-sim-fault": "status-500"})
@@ -76,7 +78,7 @@ def test_an_upstream_that_fails_opens_the_approval_again(org: Org) -> None:
 
 def test_an_allowance_lets_a_session_spend_without_being_asked(org: Org) -> None:
     org.must("POST", "/api/persons", {"id": "dora"})
-    ask = {"user": "dora", "model": "gpt-4", "max_tokens": 20_000, "headers": {"farebox-session": "s1"}}
+    ask: dict[str, Any] = {"user": "dora", "model": "gpt-4", "max_tokens": 20_000, "headers": {"farebox-session": "s1"}}
     assert org.chat(**ask).status_code == 402
     wanted = {"session": "s1", "models": ["gpt-4*"], "cap": usd("2.00"), "per_call_cap": usd("1.50")}
     made = org.must("POST", "/api/allowances", wanted, user="dora")
@@ -105,5 +107,5 @@ def test_usage_is_exact_by_day_model_and_person(org: Org) -> None:
     assert row["output_tokens"] > 0 and row["input_tokens"] > 0
 
 
-def _cost(answer: object) -> str:
-    return answer.headers["farebox-cost"].split('"')[1]  # type: ignore[attr-defined]
+def _cost(answer: httpx.Response) -> str:
+    return answer.headers["farebox-cost"].split('"')[1]
