@@ -3,7 +3,8 @@
 Calendar windows begin at local midnight (weeks on Monday, months on the first); anniversary windows at the anchor's
 local time of day, on its weekday or day of the month (a day that a month has not is its last). Local times that do not
 exist or exist twice are taken at their first instant. A change of window or time zone applies from the next window: the
-new rule's first window begins where the old one ends, so that windows tile time without gap or overlap.
+new rule's first window begins where the old one ends, so that windows tile time without gap or overlap. The failure this
+prevents: a month's budget that starts afresh because somebody moved the account to another time zone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ WINDOWS = ("day", "week", "month", "total")
 PERIODS = ("calendar", "anniversary")
 TOTAL = "total"
 _UTC_ZONE = TimeZoneRule(0, "UTC")
+# No window, and no chain of two of them, is longer: a time zone that was left before then cuts none any more.
+_LONGEST_CHAIN_MS = 100 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +56,39 @@ def window_at(rules: Sequence[WindowRule], zones: Sequence[TimeZoneRule], anchor
     rule, since_ms = _in_force(rules, now_ms)
     if rule.window == TOTAL:
         return Window(TOTAL, since_ms, _next_start(rules, now_ms))
-    zone, zone_since_ms = _zone_in_force(zones, now_ms)
-    start, end = _natural(rule, zone.time_zone, anchor_ms, now_ms)
-    start = max(start, since_ms, zone_since_ms)
-    for later in (_next_start(rules, now_ms), _next_start(zones, now_ms)):
-        if later is not None:
-            end = min(end, later)
+    start, end = _zoned(rule, zones, anchor_ms, now_ms)
+    start = max(start, since_ms)
+    later = _next_start(rules, now_ms)
+    end = end if later is None else min(end, later)
     return Window(_window_id(rule.window, start), start, end)
+
+
+def _zoned(rule: WindowRule, zones: Sequence[TimeZoneRule], anchor_ms: int, now_ms: int) -> tuple[int, int]:
+    """Start and end of the rule's window that holds now. The window that runs while the zone changes runs to its end in
+    the old one; what was changed again by then never cut any."""
+    zone, since_ms = (zones[0] if zones else _UTC_ZONE).time_zone, 0
+    for change in zones[1:]:
+        if change.from_ms > now_ms:
+            break
+        if change.from_ms > since_ms:
+            switch_ms = _cut(rule, zone, anchor_ms, since_ms, change.from_ms)[1]
+            if switch_ms > now_ms:
+                break
+            since_ms = switch_ms
+        zone = change.time_zone
+    return _cut(rule, zone, anchor_ms, since_ms, now_ms)
+
+
+def _cut(rule: WindowRule, zone: str, anchor_ms: int, since_ms: int, at_ms: int) -> tuple[int, int]:
+    """The window around an instant in a zone that holds since `since_ms` (0: always). Its first window begins there; one
+    that would be shorter than half of its kind is joined to the next, for a limit is not made for hours."""
+    start, end = _natural(rule, zone, anchor_ms, since_ms) if since_ms else (0, 0)
+    if start < since_ms:
+        if (end - since_ms) * 2 < end - start:
+            end = _natural(rule, zone, anchor_ms, end)[1]
+        if at_ms < end:
+            return since_ms, end
+    return _natural(rule, zone, anchor_ms, at_ms)
 
 
 def day_at(zones: Sequence[TimeZoneRule], now_ms: int) -> tuple[str, int]:
@@ -85,14 +114,16 @@ def with_rule(
 def with_zone(zones: Sequence[TimeZoneRule], time_zone: str, now_ms: int) -> tuple[TimeZoneRule, ...]:
     """The rules to store when an account's time zone changes: from the end of the running local day on."""
     zone_of(time_zone)
-    kept = tuple(each for each in zones if each.from_ms <= now_ms)[-1:] or (_UTC_ZONE,)
+    begun = tuple(each for each in zones if each.from_ms <= now_ms) or (_UTC_ZONE,)
+    ended = sum(later.from_ms < now_ms - _LONGEST_CHAIN_MS for later in begun[1:])
+    kept = begun[ended:]
     if kept[-1].time_zone == time_zone:
         return kept
     return (*kept, TimeZoneRule(day_at(kept, now_ms)[1], time_zone))
 
 
 def _in_force(rules: Sequence[WindowRule], now_ms: int) -> tuple[WindowRule, int]:
-    """The rule that holds, and since when: the first one has always held."""
+    """The rule that holds, and since when (0: always)."""
     if not rules:
         message = "a budget has at least one window rule"
         raise ValueError(message)
@@ -100,7 +131,7 @@ def _in_force(rules: Sequence[WindowRule], now_ms: int) -> tuple[WindowRule, int
     for each in rules[1:]:
         if each.from_ms <= now_ms:
             found = each
-    return found, 0 if found is rules[0] else found.from_ms
+    return found, found.from_ms
 
 
 def _zone_in_force(zones: Sequence[TimeZoneRule], now_ms: int) -> tuple[TimeZoneRule, int]:
