@@ -7,29 +7,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 from e2e.crowd import Ask, Reply, ask_all, ask_one
-from e2e.stack import CALL_MSAT, CHAT, Parts, Stack, body, proof, start_stack, workers_of
+from e2e.stack import CALL_MSAT, CHAT, Stack, body, proof
 
 # gpt-4o costs 2.5 and 10 USD a million tokens; a msat is a millionth of a dollar here.
 DEAR = "gpt-4o"
 OUTPUT_MSAT = 10
-
-
-@pytest.fixture(scope="session")
-def pair(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with start_stack(tmp_path_factory.mktemp("pair"), parts, workers=2) as running:
-        assert len(workers_of(running.process)) == 2
-        yield running
-
-
-@pytest.fixture(params=["one_worker", "two_workers"])
-def gateway(request: pytest.FixtureRequest) -> Stack:
-    running: Stack = request.getfixturevalue("stack" if request.param == "one_worker" else "pair")
-    return running
 
 
 @asynccontextmanager
