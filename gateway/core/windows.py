@@ -3,8 +3,8 @@
 Calendar windows begin at local midnight (weeks on Monday, months on the first); anniversary windows at the anchor's
 local time of day, on its weekday or day of the month (a day that a month has not is its last). Local times that do not
 exist or exist twice are taken at their first instant. A change of window or time zone applies from the next window: the
-new rule's first window begins where the old one ends, so that windows tile time without gap or overlap. The failure this
-prevents: a month's budget that starts afresh because somebody moved the account to another time zone.
+new rule's first window begins where the old one ends, so that windows tile time without gap or overlap. The failure
+this prevents: a month's budget that starts afresh because somebody moved the account to another time zone.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def _zoned(rule: WindowRule, zones: Sequence[TimeZoneRule], anchor_ms: int, now_
 
 
 def _cut(rule: WindowRule, zone: str, anchor_ms: int, since_ms: int, at_ms: int) -> tuple[int, int]:
-    """The window around an instant in a zone that holds since `since_ms` (0: always). Its first window begins there; one
-    that would be shorter than half of its kind is joined to the next, for a limit is not made for hours."""
+    """The window around an instant in a zone that holds since `since_ms` (0: always). Its first window begins there;
+    one that would be shorter than half of its kind is joined to the next, for a limit is not made for hours."""
     start, end = _natural(rule, zone, anchor_ms, since_ms) if since_ms else (0, 0)
     if start < since_ms:
         if (end - since_ms) * 2 < end - start:

@@ -16,7 +16,10 @@ from gateway.cli.bench_process import cpu_s, family, memory
 from gateway.cli.bench_table import table
 from gateway.cli.bench_workloads import WORKLOADS
 
-FAREBOXES = ["farebox, relay only", "farebox, metered", "farebox, metered, always"]
+FAREBOXES = [
+    "farebox, relay only", "farebox, metered", "farebox, metered, always", "farebox, person, 1 budget",
+    "farebox, person, 4 budgets",
+]  # fmt: skip
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

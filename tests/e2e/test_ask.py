@@ -42,10 +42,9 @@ class Streamed:
     def _read(self) -> None:
         client = OpenAI(base_url=f"{self._org.stack.base_url}/v1", api_key=self._org.app_key, max_retries=0)
         headers = words_of(self._tokens) | {"farebox-user": self._user, "farebox-quote": self._quote}
+        asked = client.chat.completions.with_streaming_response
         try:
-            with client.chat.completions.with_streaming_response.create(
-                **body(self._tokens), extra_headers=headers
-            ) as raw:
+            with client, asked.create(**body(self._tokens), extra_headers=headers) as raw:
                 self.request_id = raw.headers["farebox-request-id"]
                 for line in raw.iter_lines():
                     if line.startswith("data: {"):
@@ -161,7 +160,7 @@ def test_a_budget_that_asks_is_lifted_for_this_stream_and_still_counts_it(org: O
 
     def read() -> None:
         headers = words_of(900) | {"farebox-user": "dora"}
-        with client.messages.stream(
+        with client, client.messages.stream(
             model="claude-haiku-4-5", max_tokens=2_000, messages=[{"role": "user", "content": "Hello"}],
             extra_headers=headers,
         ) as stream:  # fmt: skip

@@ -50,6 +50,15 @@ def parser_of(command: str) -> argparse.ArgumentParser:
     return parser
 
 
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Options of a command and of the commands below it."""
+    known = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            known = known.union(*map(options_of, action.choices.values()))
+    return known
+
+
 def named_commands(name: str) -> list[tuple[str, list[str]]]:
     found = []
     for line in code(name):
@@ -63,7 +72,7 @@ def named_commands(name: str) -> list[tuple[str, list[str]]]:
 def test_every_command_and_option_that_a_document_names_exists(name: str) -> None:
     for command, options in named_commands(name):
         assert command in COMMANDS, command
-        known = parser_of(command)._option_string_actions
+        known = options_of(parser_of(command))
         assert [option for option in options if option not in known] == []
 
 
