@@ -143,7 +143,7 @@ async def test_a_foreign_signature_is_refused(verifier: Identity, keys: list[RSA
 
 async def test_a_token_without_a_signature_is_refused(verifier: Identity) -> None:
     with pytest.raises(InvalidKey):
-        await verifier.verify(jwt.encode(claims(), None, algorithm="none", headers={"kid": "k1"}))
+        await verifier.verify(jwt.encode(claims(), "", algorithm="none", headers={"kid": "k1"}))
 
 
 async def test_the_public_key_is_no_shared_secret(verifier: Identity, keys: list[RSAPrivateKey]) -> None:
