@@ -11,7 +11,7 @@ import msgspec
 from gateway.core.holds import HoldRecord
 from gateway.core.ids import request_of_hold
 from gateway.core.money import Unit, money_object
-from gateway.core.usage import Usage
+from gateway.core.usage import Basis, Usage
 
 _STATES = {"open": "open", "posted": "posted", "voided": "voided", "expired": "expired"}
 
@@ -25,9 +25,20 @@ def labels_json(model: str, dialect: str, route: str, org: str = "", user: str =
     return msgspec.json.encode(labels)
 
 
+def outcome_json(usage: Usage, basis: Basis, *, cut: str | None = None, model: str = "") -> bytes:
+    """What of a request is kept with its hold at each checkpoint and at the end. `model`: the one that was served, where
+    it is another than was asked for."""
+    more = b""
+    if cut is not None:
+        more += b',"cut":' + msgspec.json.encode(cut)
+    if model:
+        more += b',"model":' + msgspec.json.encode(model)
+    return b'{"usage":%b,"basis":"%b"%b}' % (usage.as_json(), basis.encode(), more)
+
+
 def request_record(hold: HoldRecord, unit: Unit) -> dict[str, Any]:
-    """The members of the answer. While the request runs, `usage` is empty and `cost` is what its last checkpoint
-    earned."""
+    """The members of the answer. While the request runs, and where its worker died, `usage` and `cost` are those of its
+    last checkpoint."""
     labels = msgspec.json.decode(hold.labels) if hold.labels else {}
     outcome = msgspec.json.decode(hold.outcome) if hold.outcome else {}
     is_open = hold.state == "open"

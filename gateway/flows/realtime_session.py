@@ -16,6 +16,7 @@ from gateway.core.holds import Extended, Refused
 from gateway.core.money import amount_of
 from gateway.core.realtime import RealtimeMeter
 from gateway.core.realtime_events import RealtimeEvent, error_event, event_id_of, read_event
+from gateway.core.request_record import outcome_json
 from gateway.core.terms import HoldPolicy
 from gateway.flows.settling import Work
 from gateway.flows.streaming import RENEWAL_MARGIN_S
@@ -260,7 +261,8 @@ class RealtimeSession:
     async def _checkpoint(self, now: float) -> None:
         try:
             earned = min(self.amount(self.meter.earned), self._granted)
-            answer = await self._ledger.checkpoint(self._work.hold_id, earned)
+            outcome = outcome_json(self.meter.usage, self.meter.basis, model=self.meter.model)
+            answer = await self._ledger.checkpoint(self._work.hold_id, earned, outcome=outcome)
             if isinstance(answer, Refused):
                 self.stop("the hold is no longer open")
             else:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
 from msgspec import Struct
 
 from gateway.core.errors import Unavailable
 from gateway.core.holds import Refused, UsageTokens
 from gateway.core.money import Unit
+from gateway.core.request_record import outcome_json
 from gateway.core.terms import Terms
 from gateway.core.usage import NO_USAGE, Basis, Usage
 from gateway.flows.callers import Caller
@@ -76,7 +76,7 @@ class Settler:
         work.cost = _charge(work, usage) if cost is None else cost
         if work.most is not None:
             work.cost = min(work.cost, work.most)
-        outcome = outcome_json(work)
+        outcome = _outcome(work)
         try:
             if work.caller is None:
                 answer = await self._ledger.post(work.hold_id, work.cost, account=work.account, outcome=outcome)
@@ -104,7 +104,7 @@ class Settler:
         work.state = "voided"
         work.cut = cut
         try:
-            answer = await self._ledger.void(work.hold_id, account=work.account, outcome=outcome_json(work))
+            answer = await self._ledger.void(work.hold_id, account=work.account, outcome=_outcome(work))
         except Unavailable:
             return
         if not isinstance(answer, Refused):
@@ -123,11 +123,6 @@ def _charge(work: Work, usage: Usage) -> int:
     return most
 
 
-def outcome_json(work: Work) -> bytes:
-    """What `GET /api/requests/{id}` tells of a resolved hold, kept with the hold."""
-    more = b""
-    if work.cut is not None:
-        more += b',"cut":' + msgspec.json.encode(work.cut)
-    if work.model:
-        more += b',"model":' + msgspec.json.encode(work.model)
-    return b'{"usage":%b,"basis":"%b"%b}' % (work.usage.as_json(), work.basis.encode(), more)
+def _outcome(work: Work) -> bytes:
+    """What `GET /api/requests/{id}` tells of a resolved hold."""
+    return outcome_json(work.usage, work.basis, cut=work.cut, model=work.model)

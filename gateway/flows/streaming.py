@@ -19,6 +19,7 @@ from typing import Any
 from gateway.core.errors import Unavailable
 from gateway.core.holds import Extended, Refusal, Refused
 from gateway.core.metering import StreamReader
+from gateway.core.request_record import outcome_json
 from gateway.core.terms import HoldPolicy, Terms, ceiling_tokens
 from gateway.core.usage import Basis, Usage
 from gateway.flows.asking import Asker
@@ -340,7 +341,10 @@ class MeteredStream:
 
     async def _checkpoint(self, now: float) -> None:
         try:
-            answer = await self._ledger.checkpoint(self._hold_id, self.earned())
+            usage, basis = self.usage()
+            answer = await self._ledger.checkpoint(
+                self._hold_id, self._worth(usage), outcome=outcome_json(usage, basis)
+            )
             if isinstance(answer, Refused):
                 self.stop("the hold is no longer open")
             else:
@@ -352,7 +356,9 @@ class MeteredStream:
 
     def earned(self) -> int:
         """What was delivered so far is worth, at most what is held."""
-        usage, _ = self.usage()
+        return self._worth(self.usage()[0])
+
+    def _worth(self, usage: Usage) -> int:
         return min(self.terms.amount(usage), self.granted)
 
     def usage(self) -> tuple[Usage, Basis]:

@@ -209,7 +209,7 @@ def _own_paths() -> Json:
     )
     record = _get(
         "request_record",
-        "What a request used and cost, during and after it",
+        "What a paid request used and cost, during and after it; what costs nothing is not recorded",
         {"200": _answer("RequestRecord", "The record"), **refusals},
     )
     refund = _post(

@@ -57,4 +57,5 @@ async def hold_of_principal(ledger: Ledger, principal: Principal, request_id: st
 
 def unknown_request(request_id: str) -> NotFound:
     """The same answer for another's request as for none: ids of others are not told."""
-    return NotFound(f"no request {request_id!r} of this payer is known", param="request_id")
+    said = f"no paid request {request_id!r} of this payer is known; listings and token counts are not recorded"
+    return NotFound(said, param="request_id")

@@ -234,6 +234,22 @@ async def test_a_hold_left_behind_is_posted_at_its_checkpoint_and_a_late_post_ta
     await check_books(ledger)
 
 
+async def test_a_hold_left_behind_keeps_the_outcome_of_its_last_checkpoint(ledger: RedisLedger) -> None:
+    await fund(ledger, 1_000)
+    await ledger.place(hold())
+    await ledger.checkpoint("ho_7f1", 40, outcome=b'{"n":2}')
+    await ledger.checkpoint("ho_7f1", 30, outcome=b'{"n":1}')
+    await ledger.checkpoint("ho_7f1", 50)
+    open_hold = await ledger.hold("ho_7f1")
+    assert open_hold is not None and (open_hold.earned, open_hold.outcome) == (50, b'{"n":2}')
+    await ledger.expire("ho_7f1", lease_gone=True)
+    left_behind = await ledger.hold("ho_7f1")
+    assert left_behind is not None and (left_behind.state, left_behind.outcome) == ("expired", b'{"n":2}')
+    await ledger.post("ho_7f1", 70, account=AGENT, outcome=b'{"n":3}')
+    posted = await ledger.hold("ho_7f1")
+    assert posted is not None and posted.outcome == b'{"n":3}'
+
+
 async def test_a_hold_past_its_renewal_expires_and_a_refund_never_does(ledger: RedisLedger) -> None:
     await fund(ledger, 1_000)
     await ledger.place(hold(lifetime_ms=1))

@@ -216,7 +216,10 @@ async def test_a_running_request_can_be_asked_about_and_shows_what_it_earned(sta
     def earned() -> int:
         record = stack.record(client.request_id, credential)
         assert record["state"] == "open" and record["held"]["amount_msat"] > 0
-        return int(record["cost"]["amount_msat"])
+        cost, output = int(record["cost"]["amount_msat"]), record["usage"]["output_tokens"]
+        assert output * OUTPUT_MSAT <= cost <= output * OUTPUT_MSAT + INPUT_MOST_MSAT, "cost and usage fit"
+        assert record["basis"] == ("counted" if cost else "estimated")
+        return cost
 
     until(lambda: earned() >= 30 * OUTPUT_MSAT, what="a checkpoint")
     client.close()

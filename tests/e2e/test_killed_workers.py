@@ -41,7 +41,10 @@ def test_after_200_requests_and_a_kill_in_mid_stream_nothing_acknowledged_is_los
         lost_most = (CHECKPOINT_S + TICK_S) * TOKENS_A_SECOND * OUTPUT_MSAT
         assert delivered * OUTPUT_MSAT - lost_most <= streamed <= (delivered + 50) * OUTPUT_MSAT
         assert streamed > 0
-        assert gateway.record(streaming.request_id, credential)["state"] == "expired"
+        record = gateway.record(streaming.request_id, credential)
+        assert (record["state"], record["basis"]) == ("expired", "counted")
+        assert record["usage"]["output_tokens"] * OUTPUT_MSAT <= streamed, "the usage is the one that was charged"
+        assert record["usage"]["output_tokens"] > 0
         assert gateway.http.get("/raw/x", headers=proof(credential)).status_code == 200
 
 

@@ -91,10 +91,11 @@ class Credit:
         self.held, self.available = self.held + more, self.available - more
         return Extended(self.held, self.available)
 
-    async def checkpoint(self, _hold_id: str, earned: int) -> Renewed | Refused:
+    async def checkpoint(self, _hold_id: str, earned: int, *, outcome: bytes) -> Renewed | Refused:
         if self.away:
             raise Unavailable("away")
         self.earned.append(earned)
+        self.outcome = json.loads(outcome)
         return Refused(Refusal.NOT_OPEN) if self.closed else Renewed(earned)
 
 
@@ -141,6 +142,7 @@ async def test_checkpoints_tell_what_was_earned_and_at_most_what_is_held() -> No
     await scene.until_told(scene.client, 1)
     await scene.session.settle_tasks()
     assert scene.credit.earned == [150]
+    assert scene.credit.outcome["usage"]["input_tokens"] == 20 and scene.credit.outcome["basis"] == "reported"
     scene.client.says.put_nowait(None)
     await scene.end()
     assert scene.client.closed is None

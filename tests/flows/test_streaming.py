@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from types import MappingProxyType
@@ -21,7 +22,7 @@ from gateway.core.money import NO_RATE, Unit
 from gateway.core.operations import Operation
 from gateway.core.price_cards import Band, PriceCard, TokenPrices
 from gateway.core.terms import HoldPolicy, Terms
-from gateway.core.usage import Basis
+from gateway.core.usage import Basis, Usage
 from gateway.flows.streaming import RENEWAL_MARGIN_S, MeteredStream
 
 # One nanousd a token of input, two a token of output.
@@ -92,6 +93,7 @@ class Credit:
     def __init__(self, held: int, available: int) -> None:
         self.held, self.available = held, available
         self.checkpoints: list[int] = []
+        self.outcome: dict[str, Any] = {}
         self.answer: Refused | None = None
         self.away = False
 
@@ -105,12 +107,13 @@ class Credit:
         self.held, self.available = self.held + more, self.available - more
         return Extended(self.held, self.available)
 
-    async def checkpoint(self, _hold_id: str, earned: int) -> Renewed | Refused:
+    async def checkpoint(self, _hold_id: str, earned: int, *, outcome: bytes) -> Renewed | Refused:
         if self.away:
             raise Unavailable("away")
         if self.answer is not None:
             return self.answer
         self.checkpoints.append(earned)
+        self.outcome = json.loads(outcome)
         return Renewed(earned)
 
 
@@ -368,6 +371,18 @@ async def test_checkpoints_say_what_was_earned_and_never_more_than_is_held() -> 
     world.tick(POLICY.checkpoint_interval_s)
     await asyncio.sleep(0)
     assert world.credit.checkpoints[1:] == [INPUT_COUNTED + 80]
+
+
+async def test_a_checkpoint_tells_the_usage_that_it_charges() -> None:
+    world = World(credit=10_000)
+    for piece in split(chat(tokens(40), usage=False).data, [400]):
+        await world.upstream.send(piece)
+        await asyncio.sleep(0)
+    world.tick()
+    await asyncio.sleep(0)
+    usage = Usage(input_tokens=INPUT_COUNTED, output_tokens=40)
+    assert world.credit.outcome == {"usage": usage.as_members(), "basis": "counted"}
+    assert world.credit.checkpoints == [world.stream.terms.amount(usage)]
 
 
 async def test_a_checkpoint_that_finds_the_hold_ended_cuts_the_stream() -> None:

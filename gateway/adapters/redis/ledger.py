@@ -116,12 +116,12 @@ class RedisLedger(RedisBooks):
             return replies.refused(reply)
         return Extended(granted=reply[1], available=reply[2])
 
-    async def checkpoint(self, hold_id: str, earned: int) -> Renewed | Refused:
-        """Write down what was earned so far and renew the hold."""
+    async def checkpoint(self, hold_id: str, earned: int, *, outcome: bytes = b"") -> Renewed | Refused:
+        """Write down what was earned so far, and what for (b"": as it was), and renew the hold."""
         check_amount("earned", earned)
         of_tag = keys.tag(hold_id)
         step_keys = (f"{of_tag}h:{hold_id}", f"{of_tag}open")
-        reply = await self._link.script(self._checkpoint, step_keys, (hold_id, earned))
+        reply = await self._link.script(self._checkpoint, step_keys, (hold_id, earned, outcome))
         return Renewed(earned=reply[1]) if reply[0] == b"renewed" else replies.refused(reply)
 
     def post(

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- uses: prelude holding settle
--- expire: post a hold that its worker has left behind at its checkpoint. Refuses while the hold is renewed, unless the caller
--- has seen that the worker's lease is gone. A hold that an execution or a refund owns never expires.
+-- expire: post a hold that its worker has left behind at its checkpoint, with the outcome told there. Refuses while the hold
+-- is renewed, unless the caller has seen that the worker's lease is gone. A hold that an execution or a refund owns never
+-- expires.
 -- KEYS  account, hold, open holds, journal; then the keys of the hold's scopes
 -- ARGV  1 hold id, 2 retention ms, 3 '1' the worker's lease is gone, '0' otherwise
 -- reply {'ended', state, posted, shortfall, available, replayed 0|1, pockets...} | {'not_open' | 'renewed', available, held}
@@ -19,4 +20,4 @@ if hold[OWNER] ~= '' or (now < hold[RENEWED_UNTIL] and gone == 0) then
 end
 local counters = counters_of(hold, 5)
 if not counters then return keys_reply(hold) end
-return settle(id, hold, account, counters, now, 'expired', hold[EARNED], '', retention)
+return settle(id, hold, account, counters, now, 'expired', hold[EARNED], hold[OUTCOME], retention)
