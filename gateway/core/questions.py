@@ -16,7 +16,7 @@ ACTIONS = ("stop", "approve_overage")
 
 class Question(Struct, frozen=True):
     """`state`: open | approved | stopped | expired. `reason`: cap (an agreed maximum) | budget. `additional_max` is
-    what was agreed to beside `original_max`."""
+    what was agreed to beside `original_max`. `of_organization`: it lifts a budget that is not the person's alone."""
 
     overage_id: str
     hold_id: str
@@ -33,6 +33,7 @@ class Question(Struct, frozen=True):
     additional_max: int = 0
     answered_by: str = ""
     budget_ids: tuple[str, ...] = ()
+    of_organization: bool = False
 
 
 def question_members(question: Question) -> dict[str, Any]:

@@ -6,8 +6,10 @@ Amounts are nanousd.
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from hashlib import sha256
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -57,6 +59,7 @@ class Quote(Struct, frozen=True):
     reason: str  # tier | cumulative | budget: why it needs an approval
     lifts: tuple[str, ...] = ()  # budgets (`ask`) that an approval lets the request pass
     two_persons: bool = False
+    of_organization: bool = False  # it lifts a budget that is not the person's alone
     model: str = ""
     route: str = ""
     created_at_ms: int = 0
@@ -65,6 +68,13 @@ class Quote(Struct, frozen=True):
     approved_max: int = 0
     approved_by: tuple[str, ...] = ()  # persons, or `key ak_...` where the key speaks for itself
     hold_id: str = ""
+
+
+def likeness(quote: Quote) -> str:
+    """What two quotes have in common that ask the same of the same payer: 32 hex digits."""
+    parts = (quote.account, quote.person_id, quote.key_id if not quote.person_id else "", quote.digest, *quote.lifts)
+    figures = f"{quote.estimate.most} {quote.tier} {quote.two_persons} {quote.of_organization}"
+    return sha256("\0".join((*parts, figures)).encode()).hexdigest()[:32]
 
 
 def request_digest(
@@ -76,8 +86,15 @@ def request_digest(
 
 
 def canonical(body: bytes) -> bytes:
-    """A body as the digest takes it: another serialisation of the same JSON is the same request."""
+    """A body as the digest takes it: another serialisation of the same JSON is the same request. One that a parser
+    might read otherwise than ours (a name twice in an object) is taken by its bytes."""
     try:
+        json.loads(body, object_pairs_hook=_named_once)
         return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return body
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError

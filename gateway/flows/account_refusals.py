@@ -57,9 +57,11 @@ class AccountRefusals:
         hit = refused.limit
         match refused.reason:
             case Refusal.LIMIT | Refusal.PAUSED if hit is not None:
-                if hit.on_exceed == "pause" and hit.budget_id and refused.reason is Refusal.LIMIT:
+                # What is only held may come back: it pauses nothing.
+                met = refused.reason is Refusal.PAUSED or hit.limit - hit.used < amounts.floor
+                if hit.on_exceed == "pause" and hit.budget_id and refused.reason is Refusal.LIMIT and met:
                     await self._pausing.pause(caller.key.org_id, hit.budget_id, hit)
-                return self._limited(caller, refused, hit, now_ms)
+                return self._limited(caller, refused, hit, now_ms, met=met)
             case Refusal.INSUFFICIENT | Refusal.NO_ACCOUNT | Refusal.DEBT | Refusal.LIMIT:
                 return self._short(refused, amounts)
             case Refusal.TOO_MANY_SHORTFALLS:
@@ -88,7 +90,7 @@ class AccountRefusals:
             },
         )
 
-    def _limited(self, caller: Caller, refused: Refused, hit: LimitHit, now_ms: int) -> Problem:
+    def _limited(self, caller: Caller, refused: Refused, hit: LimitHit, now_ms: int, *, met: bool) -> Problem:
         if hit.measure is Measure.OPEN:
             message = f"{hit.held} requests of this payer are open, which is the most at once"
             return RateLimited(message, retry_after_s=1)
@@ -99,7 +101,7 @@ class AccountRefusals:
             top = money_object(hit.limit, Unit.NANOUSD)
             message = "what was approved is less than this request costs at least"
             return Conflict(message, code="approved_too_little", members={"approved_max": top})
-        paused = refused.reason is Refusal.PAUSED or hit.on_exceed == "pause"
+        paused = refused.reason is Refusal.PAUSED or (hit.on_exceed == "pause" and met)
         shown = limit_object(caller, hit, now_ms, paused=paused)
         if paused:
             message = "a budget is paused until somebody resumes it"
@@ -151,6 +153,12 @@ def find_budget(caller: Caller, budget_id: str) -> BudgetDefinition | None:
     """A definition that counts for this caller."""
     budgets = (*caller.org.budgets, *(caller.person.budgets if caller.person is not None else ()))
     return next((each for each in budgets if each.budget_id == budget_id), None)
+
+
+def lifts_of_organization(caller: Caller, budget_ids: tuple[str, ...]) -> bool:
+    """Whether one of these budgets counts others beside the caller's person."""
+    found = (find_budget(caller, each.partition("~")[0]) for each in budget_ids)
+    return any(each is None or not each.scope.user for each in found)
 
 
 def _balance(refused: Refused) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from gateway.core.quotes import Estimate, Quote, Tier, canonical, request_digest
 from gateway.core.request_record import labels_json
 from gateway.core.routing import Match
 from gateway.core.terms import Amounts, HoldPolicy, Terms, amounts_of
-from gateway.flows.account_refusals import AccountRefusals
+from gateway.flows.account_refusals import AccountRefusals, lifts_of_organization
 from gateway.flows.asking import AskDesk, Asker
 from gateway.flows.callers import Caller, Callers
 from gateway.flows.claiming import Claiming, Standing
@@ -162,6 +162,8 @@ class AccountDesk:
         """A request that names no limit of its own costs no more than goes without asking, where that buys a useful
         answer."""
         facts = attempt.terms.facts
+        if facts.session and amounts.floor <= most < amounts.ceiling:
+            return Amounts(amounts.floor, amounts.first, most)  # it ends, or asks, where that is spent
         if amounts.ceiling <= most or facts.output_limit_tokens is not None or not facts.limit_can_be_spliced:
             return amounts
         useful = attempt.terms.bound(approval.least_auto_tokens * facts.choices)
@@ -262,6 +264,7 @@ class AccountDesk:
             person_id=work.caller.person_id,
             ceiling=work.ceiling,
             lifts=work.asks,
+            of_organization=lifts_of_organization(work.caller, work.asks),
             bears_comments=bears_comments,
         )
 
@@ -298,6 +301,7 @@ class AccountDesk:
             tier=tier,
             reason="budget" if lifts else chosen.rule,
             lifts=lifts,
+            of_organization=lifts_of_organization(caller, lifts),
             two_persons=approval.two_persons_above is not None and most > approval.two_persons_above,
             model=request.facts.model,
             route=request.match.route.path,

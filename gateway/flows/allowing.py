@@ -114,11 +114,6 @@ class Allowing:
             raise Forbidden(f"above {top} USD two persons approve each request; one cannot allow it", param="cap")
         if tier_of(policy, wanted.cap) is not Tier.STEP_UP and not proof:
             return "key" if principal.vouched == "app" else principal.vouched
-        if not principal.person_id:
-            raise Forbidden("a step-up is proved by a person; name them", code="person_needed")
-        if not proof:
-            methods = ", ".join(policy.step_up_methods)
-            raise Forbidden(f"an allowance of this size takes a proof: {methods}", code="step_up_required")
         return f"key+{await self._prove(principal, proof, f'allowance {wanted.cap} {wanted.expires_at_ms}')}"
 
     async def revoke(self, principal: Principal, allowance_id: str) -> dict[str, Any]:

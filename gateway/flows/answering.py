@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from gateway.core.accounts import GREATEST_ARGUMENT
 from gateway.core.approvals import ApprovalPolicy, tier_of
 from gateway.core.directory import AuditEntry, Permission, Principal
 from gateway.core.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from gateway.core.money import Unit, money_object
 from gateway.core.questions import ACTIONS, Question, answer_members
 from gateway.core.quotes import Tier
 from gateway.flows.quoting import Prove
@@ -84,10 +86,17 @@ class Answering:
             return principal.vouched
         if more <= 0:
             raise InvalidRequest("must be above zero", param="additional_max")
-        if tier_of(policy, question.original_max + more) is not Tier.STEP_UP and not proof:
+        most = question.original_max + more
+        if most > GREATEST_ARGUMENT:
+            raise InvalidRequest("more than an account can hold", param="additional_max")
+        if policy.two_persons_above is not None and most > policy.two_persons_above:
+            top = money_object(policy.two_persons_above, Unit.NANOUSD)["amount"]
+            message = f"above {top} USD two persons approve before the work; one cannot agree to it in mid-stream"
+            raise Forbidden(message, code="two_persons_needed", param="additional_max")
+        if question.of_organization and principal.vouched == "jwt":
+            raise Forbidden("this lifts a budget of the organization: it answers with its key", code="not_yours")
+        if tier_of(policy, most) is not Tier.STEP_UP and not proof:
             return principal.vouched
-        if not proof:
-            raise Forbidden("so much takes a password or a one-time code", code="step_up_required")
         return f"key+{await self._prove(principal, proof, f'{question.overage_id} {more} {question.expires_at_ms}')}"
 
     def _now_ms(self) -> int:

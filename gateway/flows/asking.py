@@ -70,7 +70,8 @@ class AskDesk:
 
 
 class Asker:
-    """Asks for one stream. `lifts`: the budgets of its hold that say `ask`; `bears_comments`: of its dialect."""
+    """Asks for one stream. `lifts`: the budgets of its hold that say `ask`, `of_organization` where one of them is not
+    the person's alone; `bears_comments`: of its dialect."""
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class Asker:
         person_id: str,
         ceiling: int | None,
         lifts: tuple[str, ...],
+        of_organization: bool,
         bears_comments: bool,
     ) -> None:
         self._desk = desk
@@ -89,6 +91,7 @@ class Asker:
         self._person_id = person_id
         self._ceiling = ceiling
         self._lifts = lifts
+        self._of_organization = of_organization
         self._bears_comments = bears_comments
         self._kept_alive_at = 0.0
 
@@ -127,6 +130,7 @@ class Asker:
             asked_at_ms=now_ms,
             expires_at_ms=now_ms + policy.answer_within_s * 1_000,
             budget_ids=self._lifts if reason == "budget" else (),
+            of_organization=self._of_organization and reason == "budget",
         )
         answer = await self._desk.ask(question)
         if answer.state != "approved":

@@ -7,7 +7,7 @@ nothing. A fresh budget starts from what its window has used already.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -46,7 +46,7 @@ class Store(Protocol):
     async def delete_budget(self, budget: BudgetDefinition, audit: AuditEntry, *, expected: int) -> int | None: ...
     async def put_state(
         self, org_id: str, record_id: str, state: str, audit: AuditEntry, *, event: tuple[str, bytes] = ...
-    ) -> None: ...
+    ) -> bool: ...
 
 
 class Budgeting:
@@ -202,6 +202,7 @@ class Budgeting:
             else:
                 after = changed(old, given, org.org, now_ms)
                 fresh = changes.get(old.budget_id, (old, False))[1]
+            _must_be_alone(after, standing.values(), given.prefix, now_ms)
             standing[after.budget_id] = after
             changes[after.budget_id] = after, fresh
         return changes
@@ -314,6 +315,15 @@ class Budgeting:
 
     def _now_ms(self) -> int:
         return int(self._system.now_s() * 1_000)
+
+
+def _must_be_alone(after: BudgetDefinition, standing: Iterable[BudgetDefinition], prefix: str, now_ms: int) -> None:
+    """Two budgets of one scope and window would be one counter with two limits. Errors: Conflict."""
+    for each in standing:
+        same = each.scope == after.scope and each.rules[-1].window == after.rules[-1].window
+        if same and each.budget_id != after.budget_id and not has_ended(each, now_ms):
+            message = f"the budget {each.budget_id} counts this scope and window already; change that one"
+            raise Conflict(message, param=f"{prefix}window", members={"state": "active"})
 
 
 def _told(record: str, name: tuple[str, str], limit: int, used: int, held: int) -> bytes:

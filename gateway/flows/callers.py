@@ -124,7 +124,7 @@ class Callers:
 
     async def refresh(self, caller: Caller) -> None:
         """Read again what was remembered: it has changed. Errors: InvalidKey, Forbidden, Unavailable."""
-        self._directory.forget(caller.key.org_id, caller.person_id, caller.text)
+        self._directory.forget(caller.key.org_id, caller.person_id)
         found = await (
             self._directory.find_key(caller.text) if caller.text else self._directory.key_by_id(caller.key.key_id)
         )

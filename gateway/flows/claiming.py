@@ -45,14 +45,14 @@ class Claiming:
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._known: dict[tuple[str, str, str, str, str], Standing] = {}
+        self._known: dict[tuple[str, str, str, str, tuple[str, ...]], Standing] = {}
 
     def standing(
         self, caller: Caller, policy: ApprovalPolicy, *, model: str, names: tuple[str, ...], now_ms: int
     ) -> Standing:
         """What stands for this caller and model now. `names`: what a route glob may fit."""
         session, person_id = caller.said.session, caller.person_id
-        identity = (caller.key.key_id, person_id, session, model, names[1])
+        identity = (caller.key.key_id, person_id, session, model, names)
         known = self._known.get(identity)
         if (
             known is not None

@@ -1,7 +1,9 @@
 """The directory as a worker remembers it: keys, organizations and persons that it has seen cost no round trip.
 
 Nothing of it needs to be fresh: the versions that were seen go with every hold, and the ledger refuses where one has
-changed. The failure this prevents: a revoked key, a new limit, a withdrawn allowance that one worker has not heard of.
+changed. A key is remembered with the version of its organization that was read before it, and counts for that version
+alone. The failure this prevents: a revoked key, a new limit, a withdrawn allowance that one worker has not heard of, or
+has forgotten again because it read the organization anew for another key.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Directory:
     def __init__(self, store: DirectoryStore, system: System) -> None:
         self.store = store
         self._system = system
-        self._keys: OrderedDict[str, Key] = OrderedDict()  # by the digest of the text
+        # By the digest of the text, or by id: the key, and the version of its organization that it was read after.
+        self._keys: OrderedDict[str, tuple[Key, int]] = OrderedDict()
         self._orgs: OrderedDict[str, OrgView] = OrderedDict()
         self._persons: OrderedDict[tuple[str, str], PersonView] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()
@@ -39,36 +42,55 @@ class Directory:
     def seen_key(self, text: str) -> tuple[Key, OrgView] | None:
         """What this worker remembers of a key's text. Never waits."""
         digest = digest_of(text)
-        key = self._keys.get(digest)
-        if key is None or not self._opens(key, digest):
+        found = self._seen(digest)
+        return found if found is not None and self._opens(found[0], digest) else None
+
+    def _seen(self, name: str) -> tuple[Key, OrgView] | None:
+        known = self._keys.get(name)
+        if known is None:
             return None
+        key, version = known
         org = self._orgs.get(key.org_id)
-        return None if org is None else (key, org)
+        return (key, org) if org is not None and org.version == version else None
 
     async def find_key(self, text: str) -> tuple[Key, OrgView] | None:
         """The key behind a text, None where it is none of ours. Errors: Unavailable."""
         key_id, digest, now_s = key_id_of(text), digest_of(text), self._system.now_s()
         if key_id is None or self._unknown.get(digest, 0.0) > now_s:
             return None
-        key = await self.store.key(key_id)
-        if key is None or not self._opens(key, digest):
+        found = await self._read_key(key_id, digest)
+        if found is None or not self._opens(found[0], digest):
+            self._keys.pop(digest, None)
             _keep(self._unknown, digest, now_s + UNKNOWN_LIFE_S, UNKNOWN_MOST)
             return None
-        _keep(self._keys, digest, key, KEYS_MOST)
+        return found
+
+    async def key_by_id(self, key_id: str) -> tuple[Key, OrgView] | None:
+        """A key by its id, for requests that show another credential which names it. Errors: Unavailable."""
+        return self._seen(key_id) or await self._read_key(key_id, key_id)
+
+    async def _read_key(self, key_id: str, name: str) -> tuple[Key, OrgView] | None:
+        """Read a key after its organization, so that a change in between makes the pair of them stale."""
+        key = await self.store.key(key_id)
+        if key is None:
+            return None
         if key.operator:
             return key, OrgView(0, Org(key.org_id))
         org = await self.org(key.org_id)
-        return None if org is None else (key, org)
-
-    async def key_by_id(self, key_id: str) -> tuple[Key, OrgView] | None:
-        """A key by its id, for requests that show another credential which names it."""
-        remembered = self._keys.get(key_id)
-        key = remembered or await self.store.key(key_id)
-        if key is None:
+        key = await self.store.key(key_id)
+        if org is None or key is None:
             return None
-        _keep(self._keys, key_id, key, KEYS_MOST)
-        org = await self.org(key.org_id)
-        return None if org is None else (key, org)
+        _keep(self._keys, name, (key, org.version), KEYS_MOST)
+        return key, org
+
+    async def current_key(self, *, text: str = "", key_id: str = "") -> tuple[Key, OrgView] | None:
+        """The same by text or id, as the store has it now: for what no hold checks. Errors: Unavailable."""
+        found = self.seen_key(text) if text else self._seen(key_id)
+        if found is not None:
+            if await self.is_fresh(found[1], None):
+                return found
+            self.forget(found[0].org_id)
+        return await (self.find_key(text) if text else self.key_by_id(key_id))
 
     def _opens(self, key: Key, digest: str) -> bool:
         """Whether a text with this digest is the key, or was before its rotation."""
@@ -126,12 +148,10 @@ class Directory:
         self._guards[identity] = (org, person, guards)
         return guards
 
-    def forget(self, org_id: str, person_id: str = "", text: str = "") -> None:
-        """Drop what is remembered; the next look reads it again."""
+    def forget(self, org_id: str, person_id: str = "") -> None:
+        """Drop what is remembered, the organization's keys too; the next look reads it again."""
         self._orgs.pop(org_id, None)
         self._persons.pop((org_id, person_id), None)
-        if text:
-            self._keys.pop(digest_of(text), None)
 
     async def is_fresh(self, org: OrgView, person: PersonView | None) -> bool:
         """Whether what is remembered still stands, for what no hold checks. Errors: Unavailable."""

@@ -71,8 +71,10 @@ class Keying:
             raise Forbidden("a key makes none that outlives it", param="expires_at")
 
     async def rotate(self, principal: Principal, key_id: str, grace_s: int) -> dict[str, Any]:
-        """A new secret under the same id; the old one serves for `grace_s` more. Errors: NotFound, Conflict."""
+        """A new secret under the same id; the old one serves for `grace_s` more. Errors: NotFound, Conflict, and
+        Forbidden for a key that may do more than the one that asks: whoever sees its text has it."""
         key = await self._own(principal, key_id)
+        await self._may_give(principal, key)
         if key.revoked:
             raise Conflict("this key was revoked", members={"state": "revoked"})
         made = make_key_text(partition="", random_hex=self._system.token_hex(_RANDOM_BYTES), key_id=key.key_id)

@@ -2,11 +2,13 @@
 
 Nobody is trusted to say what they approve: the quote is bound to the request by its digest, to the person, to the price
 book and to an expiry, and the ledger checks it again in the step that reserves the money. A yes that takes more than a
-click (`step_up`) takes a proof of the person who gives it.
+click (`step_up`, or two persons) takes a proof of each person who gives it: a name in a header is none. Asking again
+gets the quote that waits already, so that asking fills no store.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -15,7 +17,7 @@ from msgspec.structs import replace
 
 from gateway.core.approvals import ApprovalPolicy
 from gateway.core.directory import AuditEntry, Permission, Principal
-from gateway.core.errors import Conflict, Forbidden, InvalidRequest, NotFound, PaymentRequired
+from gateway.core.errors import Conflict, Forbidden, InvalidRequest, NotFound, PaymentRequired, RateLimited
 from gateway.core.estimates import quote_object
 from gateway.core.money import Unit, money_object
 from gateway.core.quotes import Quote, QuoteState, Tier
@@ -23,6 +25,10 @@ from gateway.ports import System
 
 _ANSWER_ATTEMPTS = 5
 _QUOTE_ID_BYTES = 13
+# Of one payer; each is about 2 KB for an hour and a quarter.
+WAITING_MOST = 100
+# Somebody who asks the same at this very moment has written the quote within this time.
+_SAME_MOMENT_LOOKS, _SAME_MOMENT_S = 20, 0.02
 
 # Proves who approves: raises Problem where the proof is not good; gives the method. The words say what it is for.
 Prove = Callable[[Principal, Mapping[str, Any], str], Awaitable[str]]
@@ -32,6 +38,15 @@ class Quotes(Protocol):
     """Where quotes are kept."""
 
     async def put(self, quote: Quote, *, told: bytes = b"") -> None: ...
+    async def claim(self, quote: Quote, *, life_ms: int) -> str | None:
+        """Be the one that asks this of the payer: None, or the id of the quote that does already."""
+        ...
+
+    async def unclaim(self, quote: Quote, *, holder: str = "") -> None:
+        """Give that up again (`holder` ""), or take it from a quote that no longer waits."""
+        ...
+
+    async def count_waiting(self, quote: Quote, *, now_ms: int) -> int: ...
     async def find(self, quote_id: str) -> Quote | None: ...
     async def answer(self, before: Quote, after: Quote, audit: AuditEntry, *, event: tuple[str, bytes]) -> bool: ...
 
@@ -55,7 +70,8 @@ class Quoting:
         self._prove = prove
 
     async def offer(self, quote: Quote) -> Quote:
-        """Keep a fresh quote (its id, times and state are set here), and tell that it waits."""
+        """A quote that waits: the one that asks the same already, else a fresh one (its id, times and state are set
+        here), of which is told. Errors: RateLimited where too many of this payer wait."""
         now_ms = self._now_ms()
         quote_id = f"q_{quote.org_id.rpartition('_')[2][:2]}{self._system.token_hex(_QUOTE_ID_BYTES)}"
         fresh = replace(
@@ -65,8 +81,31 @@ class Quoting:
             expires_at_ms=now_ms + self._policy().quote_lifetime_s * 1_000,
             state=QuoteState.OPEN,
         )
+        same = await self._same(fresh)
+        if same is not None:
+            return same
         await self._quotes.put(fresh, told=msgspec.json.encode(quote_members(fresh)))
         return fresh
+
+    async def _same(self, fresh: Quote) -> Quote | None:
+        """The quote that asks the same already; None where the fresh one now does."""
+        life_ms = self._policy().quote_lifetime_s * 1_000
+        for _ in range(_SAME_MOMENT_LOOKS):
+            earlier = await self._quotes.claim(fresh, life_ms=life_ms)
+            if earlier is None:
+                break
+            found = await self._quotes.find(earlier)
+            if found is None:
+                await asyncio.sleep(_SAME_MOMENT_S)
+            elif found.state is QuoteState.OPEN and self._now_ms() < found.expires_at_ms:
+                return found
+            else:
+                await self._quotes.unclaim(fresh, holder=earlier)
+        if await self._quotes.count_waiting(fresh, now_ms=self._now_ms()) >= WAITING_MOST:
+            message = f"{WAITING_MOST} quotes of this payer wait for an answer, which is the most at once"
+            await self._quotes.unclaim(fresh)
+            raise RateLimited(message, retry_after_s=60)
+        return None
 
     def problem(self, quote: Quote) -> PaymentRequired:
         """The 402 that asks for an approval."""
@@ -141,7 +180,7 @@ class Quoting:
             self._must_be_open(quote)
             self._may_answer(principal)
             after = replace(quote, state=QuoteState.REFUSED)
-            if await self._write(principal, quote, after, "quote.refuse", "key"):
+            if await self._write(principal, quote, after, "quote.refuse", _shown_by(principal)):
                 return after
         raise Conflict("others are answering this quote; look at it again", members={"state": "open"})
 
@@ -178,6 +217,8 @@ class Quoting:
         self._may_answer(principal)
         if by in quote.approved_by:
             raise Forbidden("one person cannot approve twice", code="same_person")
+        if quote.of_organization and principal.vouched == "jwt":
+            raise Forbidden("this lifts a budget of the organization: it answers with its key", code="not_yours")
         if not quote.two_persons:
             return
         if not principal.person_id:
@@ -187,16 +228,19 @@ class Quoting:
 
     async def _proven(self, principal: Principal, quote: Quote, most: int, proof: Mapping[str, Any]) -> str:
         """How the approver showed who they are. Errors: Forbidden(step_up_required | step_up_failed), RateLimited."""
-        if quote.tier is not Tier.STEP_UP and not proof:
-            return "key" if principal.vouched == "app" else principal.vouched
-        if not principal.person_id:
-            raise Forbidden("a step-up is proved by a person; name them", code="person_needed")
-        if not proof:
-            raise Forbidden("this quote takes a password, a one-time code or a passkey", code="step_up_required")
-        return f"key+{await self._prove(principal, proof, bound_to(quote, most))}"
+        shown = _shown_by(principal)
+        only_named = quote.two_persons and principal.vouched != "jwt"
+        if quote.tier is not Tier.STEP_UP and not only_named and not proof:
+            return shown
+        return f"{shown}+{await self._prove(principal, proof, bound_to(quote, most))}"
 
     def _now_ms(self) -> int:
         return int(self._system.now_s() * 1_000)
+
+
+def _shown_by(principal: Principal) -> str:
+    """How whoever answers was known before any proof."""
+    return "key" if principal.vouched == "app" else principal.vouched
 
 
 def bound_to(quote: Quote, approved_max: int) -> str:

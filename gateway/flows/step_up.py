@@ -2,6 +2,7 @@
 
 Attempts are counted before they are looked at, so that guessing many at once gets no further; what was wrong is not
 told. A code is taken once; a passkey signs what it is for (quote, amount, expiry): its proof is good for nothing else.
+Whoever has a credential proves it before another is set, and loses none before the new one has shown that it works.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gateway.ports import System
 ATTEMPTS_MOST, ATTEMPTS_WINDOW_S = 5, 900
 PASSWORD_LEAST, PASSWORD_MOST = 10, 200
 PASSKEYS_MOST = 10
+_AT_ONCE = "others are changing these credentials; try again"
 
 
 class Secrets(Protocol):
@@ -89,7 +91,12 @@ class StepUp:
         self._system = system
 
     async def prove(self, principal: Principal, proof: Mapping[str, Any], bound_to: str) -> str:
-        """The method that proved the person. Errors: InvalidRequest, Forbidden(step_up_failed), RateLimited."""
+        """The method that proved the person. Without a proof the refusal says what a passkey of theirs would sign.
+        Errors: InvalidRequest, Forbidden(person_needed | step_up_required | step_up_failed), RateLimited."""
+        if not principal.person_id:
+            raise Forbidden("a step-up is proved by a person; name them", code="person_needed")
+        if not proof:
+            raise await self._required(principal, bound_to)
         if len(proof) != 1:
             raise InvalidRequest(f"give one of {', '.join(METHODS)}", param="password")
         ((method, value),) = proof.items()
@@ -110,23 +117,31 @@ class StepUp:
         await self._secrets.forget_attempts(org_id, person_id)
         return method
 
+    async def _required(self, principal: Principal, bound_to: str) -> Forbidden:
+        methods = ", ".join(self._policy().step_up_methods)
+        options = await self.options(principal, bound_to)
+        members = {} if options is None else {"passkey_options": options}
+        return Forbidden(f"this takes a proof of who you are: {methods}", code="step_up_required", members=members)
+
     async def _password(self, org_id: str, person_id: str, value: Any) -> bool:
         kept = await self._secrets.secret(org_id, person_id, PASSWORD)
         return (
             kept is not None and isinstance(value, str) and await self._passwords.matches(kept, value[:PASSWORD_MOST])
         )
 
-    async def _code(self, principal: Principal, value: Any, *, confirming: bool = False) -> bool:
+    async def _code(self, principal: Principal, value: Any) -> bool:
         """Whether the code is of now, and newer than every code before it: one code works once."""
         version = await self._version(principal)
         totp = await self._totp(principal)
-        if totp is None or not isinstance(value, str) or (not totp.confirmed and not confirming):
-            return False
-        step = self._codes.step(totp.secret, value.strip(), self._system.now_s())
+        step = self._step_of(totp.secret, value)
         if step is None or step <= totp.last_step:
             return False
-        after = replace(totp, confirmed=True, last_step=step)
-        return await self._keep_totp(principal, after, "credential.use", version)
+        return await self._keep_totp(principal, replace(totp, last_step=step), "credential.use", version)
+
+    def _step_of(self, secret: str, value: Any) -> int | None:
+        if not secret or not isinstance(value, str):
+            return None
+        return self._codes.step(secret, value.strip(), self._system.now_s())
 
     async def _passkey(self, principal: Principal, value: Any, bound_to: str) -> bool:
         version = await self._version(principal)
@@ -151,67 +166,97 @@ class StepUp:
         `{passkey: {}}`, then `{passkey: {credential}}`. Whoever has one already proves it (`proof`)."""
         if not principal.person_id:
             raise InvalidRequest("credentials are a person's: name them", param="farebox-user")
+        if principal.vouched == "app" and not principal.operator and not self._policy().app_may_approve:
+            raise Forbidden("persons set their credentials themselves, with a token of the identity provider")
         names = [name for name in ("password", "totp", "passkey") if name in wanted]
         if len(names) != 1:
             raise InvalidRequest("give one of password, totp, passkey", param="password")
         (name,) = names
         value = wanted[name]
-        finishing = isinstance(value, dict) and ("code" in value or "credential" in value)
-        if not finishing and not principal.operator and await self._has_any(principal):
-            proof = wanted.get("proof")
-            if not isinstance(proof, dict):
-                raise Forbidden("prove one of your credentials to change them", code="step_up_required", param="proof")
-            await self.prove(principal, proof, f"enrol {principal.person_id}")
-        if name == "password":
-            return await self._set_password(principal, value)
-        if not isinstance(value, dict):
+        if name != "password" and not isinstance(value, dict):
             raise InvalidRequest("must be an object", param=name)
-        return await (self._set_totp(principal, value) if name == "totp" else self._set_passkey(principal, value))
+        if name == "totp" and "code" in value:
+            return await self._confirm_totp(principal, value["code"], wanted)
+        if name == "passkey" and "credential" in value:
+            # It signs a challenge that was only shown to whoever proved what there was.
+            return await self._add_passkey(principal, value["credential"])
+        version = await self._proved_version(principal, wanted)
+        if name == "password":
+            return await self._set_password(principal, value, version)
+        return await (self._offer_totp(principal, version) if name == "totp" else self._offer_passkey(principal))
 
-    async def _set_password(self, principal: Principal, value: Any) -> dict[str, Any]:
+    async def _proved_version(self, principal: Principal, wanted: Mapping[str, Any]) -> int:
+        """The version to write over, once a credential that there is was proved. Errors: as `prove`."""
+        version = await self._version(principal)
+        if principal.operator or not await self._has_any(principal):
+            return version
+        proof = wanted.get("proof") or {}
+        if not isinstance(proof, dict):
+            raise InvalidRequest("must be an object", param="proof")
+        # Bound to the version: a use raises it, so the same proof is good once.
+        await self.prove(principal, proof, f"enrol {principal.org_id} {principal.person_id} {version}")
+        return await self._version(principal)
+
+    async def _set_password(self, principal: Principal, value: Any, version: int) -> dict[str, Any]:
         if not isinstance(value, str) or not PASSWORD_LEAST <= len(value) <= PASSWORD_MOST:
             message = f"must have {PASSWORD_LEAST} to {PASSWORD_MOST} characters"
             raise InvalidRequest(message, param="password")
-        version = await self._version(principal)
-        await self._keep(principal, PASSWORD, await self._passwords.hash(value), "credential.password", version)
+        kept = await self._passwords.hash(value)
+        if not await self._keep(principal, PASSWORD, kept, "credential.password", version):
+            raise Conflict(_AT_ONCE)
         return {"password": True}
 
-    async def _set_totp(self, principal: Principal, value: dict[str, Any]) -> dict[str, Any]:
-        if "code" in value:
-            if await self._secrets.attempt(
-                principal.org_id, principal.person_id, window_s=ATTEMPTS_WINDOW_S
-            ) > ATTEMPTS_MOST:  # fmt: skip
-                raise RateLimited("too many attempts; wait", retry_after_s=ATTEMPTS_WINDOW_S)
-            if not await self._code(principal, value["code"], confirming=True):
-                raise Forbidden("this code is not good", code="step_up_failed", param="totp.code")
-            await self._secrets.forget_attempts(principal.org_id, principal.person_id)
-            return {"totp": {"confirmed": True}}
+    async def _offer_totp(self, principal: Principal, version: int) -> dict[str, Any]:
+        """A fresh seed, shown once; the one that is good stays until a code of the fresh one comes."""
+        totp = await self._totp(principal)
         secret, address = self._codes.make(principal.person_id)
-        version = await self._version(principal)
-        if not await self._keep_totp(principal, Totp(secret), "credential.totp", version):
-            raise Conflict("others are changing these credentials; try again")
+        proved = principal.operator or await self._has_any(principal)
+        after = replace(totp, pending=secret, pending_proved=proved)
+        if not await self._keep_totp(principal, after, "credential.totp", version):
+            raise Conflict(_AT_ONCE)
         return {"totp": {"secret": secret, "otpauth_url": address, "confirmed": False}}
 
-    async def _set_passkey(self, principal: Principal, value: dict[str, Any]) -> dict[str, Any]:
+    async def _confirm_totp(self, principal: Principal, code: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """The first code of a seed that waits makes it the one that is good."""
+        if await self._secrets.attempt(
+            principal.org_id, principal.person_id, window_s=ATTEMPTS_WINDOW_S
+        ) > ATTEMPTS_MOST:  # fmt: skip
+            raise RateLimited("too many attempts; wait", retry_after_s=ATTEMPTS_WINDOW_S)
+        version, totp = await self._version(principal), await self._totp(principal)
+        if totp.pending and not totp.pending_proved:
+            # Another credential may have been set since the seed was shown.
+            version = await self._proved_version(principal, wanted)
+        step = self._step_of(totp.pending, code)
+        after = Totp(totp.pending, step or 0)
+        if step is None or not await self._keep_totp(principal, after, "credential.totp", version):
+            raise Forbidden("this code is not good", code="step_up_failed", param="totp.code")
+        await self._secrets.forget_attempts(principal.org_id, principal.person_id)
+        return {"totp": {"confirmed": True}}
+
+    async def _offer_passkey(self, principal: Principal) -> dict[str, Any]:
+        known, version = await self._known_passkeys(principal), await self._version(principal)
+        challenge = self._registration_challenge(principal, version)
+        return {"passkey": {"options": self._passkeys.registration(principal.person_id, challenge, known)}}
+
+    async def _add_passkey(self, principal: Principal, given: Any) -> dict[str, Any]:
         version = await self._version(principal)
         known = await self._known_passkeys(principal)
-        # Bound to the version: once a passkey was added, the same proof adds none.
-        challenge = self._vault.challenge(f"register {principal.org_id} {principal.person_id} {version}")
-        if "credential" not in value:
-            return {"passkey": {"options": self._passkeys.registration(principal.person_id, challenge, known)}}
         if len(known) >= PASSKEYS_MOST:
             raise Conflict(f"a person has at most {PASSKEYS_MOST} passkeys")
-        given = value["credential"]
+        challenge = self._registration_challenge(principal, version)
         made = self._passkeys.registered(given, challenge) if isinstance(given, dict) else None
         if made is None:
             raise Forbidden("this passkey's proof is not good", code="step_up_failed", param="passkey.credential")
         if not await self._keep_passkeys(principal, [*known, made], "credential.passkey", version):
-            raise Conflict("others are changing these credentials; try again")
+            raise Conflict(_AT_ONCE)
         return {"passkey": {"id": made.credential_id}}
 
+    def _registration_challenge(self, principal: Principal, version: int) -> bytes:
+        """Bound to the version: once a credential was set, the same proof adds none."""
+        return self._vault.challenge(f"register {principal.org_id} {principal.person_id} {version}")
+
     async def _has_any(self, principal: Principal) -> bool:
-        totp = await self._totp(principal)
-        if totp is not None and totp.confirmed:
+        if (await self._totp(principal)).secret:
             return True
         kept = await self._secrets.secret(principal.org_id, principal.person_id, PASSWORD)
         return kept is not None or bool(await self._known_passkeys(principal))
@@ -220,10 +265,10 @@ class StepUp:
         part = f"{person_part(principal.org_id, principal.person_id)}|secrets"
         return await self._secrets.version(part, principal.org_id)
 
-    async def _totp(self, principal: Principal) -> Totp | None:
+    async def _totp(self, principal: Principal) -> Totp:
         sealed = await self._secrets.secret(principal.org_id, principal.person_id, TOTP)
         if sealed is None:
-            return None
+            return Totp()
         return msgspec.json.decode(self._vault.open(sealed, of=_whose(principal)), type=Totp)
 
     async def _keep_totp(self, principal: Principal, totp: Totp, action: str, version: int) -> bool:

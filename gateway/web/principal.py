@@ -1,6 +1,8 @@
 """Who asks one of our own paths: an app key, for itself or for a person; an identity provider's token; an operator key.
 
-A key says which organization; what it may do there are its permissions. Whoever names a person acts for that person.
+A key says which organization; what it may do there are its permissions. Whoever names a person acts for that person. A
+person's own token lends them nothing of the key that it runs under: they read and approve what is theirs. The failure
+this prevents: a person who makes themselves a key, a plan, or a listener to what others do.
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ class Api:
                 raise InvalidRequest("it names another person than the identity token", param="farebox-user")
             person_id = named.person_id
         permissions = tuple(Permission) if key.operator else key.permissions
+        if named is not None:
+            permissions = tuple(each for each in permissions if each is not Permission.MANAGE)
         if permission not in permissions:
             raise Forbidden(f"this key has not the permission {permission.value!r}")
         return Principal(
@@ -63,6 +67,13 @@ class Api:
             "jwt" if named is not None else "app",
             said.session,
         )
+
+    async def organization(self, request: HTTPConnection, permission: Permission) -> Principal:
+        """Who asks for what is the organization's, not one person's. Errors: as `principal`."""
+        principal = await self.principal(request, permission)
+        if principal.vouched == "jwt":
+            raise Forbidden("this is the organization's: it takes an app key, not a person's token")
+        return principal
 
     async def operator(self, request: HTTPConnection) -> Principal:
         """An operator. Errors: InvalidKey, Forbidden."""
@@ -82,13 +93,9 @@ class Api:
             named = self.identity.seen(token) or await self.identity.verify(token)
         found = None
         if isinstance(credential, AppKey):
-            found = self.directory.seen_key(credential.key)
-            if found is not None and not await self.directory.is_fresh(found[1], None):
-                self.directory.forget(found[0].org_id, "", credential.key)
-                found = None
-            found = found or await self.directory.find_key(credential.key)
+            found = await self.directory.current_key(text=credential.key)
         elif isinstance(credential, IdentityToken) and named is not None and named.key_id:
-            found = await self.directory.key_by_id(named.key_id)
+            found = await self.directory.current_key(key_id=named.key_id)
         else:
             raise InvalidKey("this path needs a key: Authorization: Bearer fb_...", param="authorization")
         if found is None:
@@ -120,8 +127,9 @@ class Api:
         async def acted() -> tuple[Any, bool]:
             return await act(body), True
 
-        payer = principal.org_id or f"org_{principal.key_id.removeprefix('ak_')}"
-        payer = f"{principal.person_id and 'p:' + principal.person_id}:{payer}" if principal.person_id else payer
+        org_id = principal.org_id or f"org_{principal.key_id.removeprefix('ak_')}"
+        # Of one key and person: an answer may hold what another key must not see.
+        payer = f"{principal.key_id}:{principal.person_id}:{org_id}"
         return await once(self.records, request, payer, raw, acted, status=status)
 
     async def person_must_exist(self, principal: Principal) -> None:

@@ -12,7 +12,9 @@ from people_parts import USD, Parts, running_people, usd
 from soft_passkey import PRESENT, SoftPasskey
 
 from gateway.core.directory import Permission
-from gateway.core.errors import Conflict, Forbidden, NotFound, PaymentRequired, Problem
+from gateway.core.errors import Conflict, Forbidden, NotFound, PaymentRequired, Problem, RateLimited
+from gateway.core.quotes import canonical
+from gateway.flows.quoting import WAITING_MOST
 from gateway.flows.settling import Work
 
 PASSWORD = "correct horse battery"
@@ -188,6 +190,84 @@ async def test_a_person_sets_no_other_persons_credentials(parts: Parts) -> None:
     assert answer[:2] == (403, "forbidden")
 
 
+# Nobody who has a credential loses it, or gets another, without proving one.
+
+
+async def test_words_of_one_method_finish_no_other(parts: Parts) -> None:
+    await with_password(parts)
+    path = "/api/persons/alice/credentials"
+    tricks: list[dict[str, Any]] = [
+        {"passkey": {"code": 1}}, {"totp": {"credential": 1}}, {"passkey": {"code": "1", "x": {}}}, {"totp": {"credential": {}}},
+    ]  # fmt: skip
+    for trick in tricks:
+        assert (await parts.refused("POST", path, trick, user="alice"))[:2] == (403, "step_up_required"), trick
+    invented = {
+        "passkey": {"credential": SoftPasskey("http://localhost:8402", "localhost").create({"challenge": "AAAA"})}
+    }
+    assert (await parts.refused("POST", path, invented, user="alice"))[:2] == (403, "step_up_failed")
+
+
+async def test_a_seed_that_was_shown_before_there_was_a_credential_is_not_confirmed_without_proof(parts: Parts) -> None:
+    path = "/api/persons/alice/credentials"
+    early = pyotp.TOTP((await parts.must("POST", path, {"totp": {}}, user="alice"))["totp"]["secret"])
+    await with_password(parts)
+    late = {"totp": {"code": code(parts, early)}}
+    assert (await parts.refused("POST", path, late, user="alice"))[:2] == (403, "step_up_required")
+    proved = late | {"proof": {"password": PASSWORD}}
+    assert await parts.must("POST", path, proved, user="alice") == {"totp": {"confirmed": True}}
+
+
+async def test_options_that_were_shown_before_there_was_a_credential_register_nothing(parts: Parts) -> None:
+    path = "/api/persons/alice/credentials"
+    options = (await parts.must("POST", path, {"passkey": {}}, user="alice"))["passkey"]["options"]
+    await with_password(parts)
+    late = {"passkey": {"credential": SoftPasskey("http://localhost:8402", options["rp"]["id"]).create(options)}}
+    assert (await parts.refused("POST", path, late, user="alice"))[:2] == (403, "step_up_failed")
+
+
+async def test_a_seed_is_good_until_the_first_code_of_its_successor(parts: Parts) -> None:
+    totp, path = await with_totp(parts), "/api/persons/alice/credentials"
+    proved = {"totp": {}, "proof": {"otp": code(parts, totp)}}
+    fresh = pyotp.TOTP((await parts.must("POST", path, proved, user="alice"))["totp"]["secret"])
+    unproved = await parts.refused("POST", path, {"password": PASSWORD}, user="alice")
+    assert unproved[:2] == (403, "step_up_required"), "there still is a credential"
+    parts.clock.ahead_s += 60
+    first = await quoted(parts)
+    await approve(parts, first, otp=code(parts, totp))
+    await parts.must("POST", path, {"totp": {"code": code(parts, fresh)}}, user="alice")
+    parts.clock.ahead_s += 60
+    second = await quoted(parts, tokens=STEP_UP + 1)
+    assert (await refused(parts, second, otp=code(parts, totp)))[:2] == (403, "step_up_failed")
+    await approve(parts, second, otp=code(parts, fresh))
+
+
+async def test_who_has_only_a_passkey_is_told_what_to_sign(parts: Parts) -> None:
+    key, path = await with_passkey(parts), "/api/persons/alice/credentials"
+    answer = await parts.ask("POST", path, {"password": PASSWORD}, user="alice")
+    assert answer.status_code == 403 and answer.json()["code"] == "step_up_required"
+    proof = key.sign(answer.json()["passkey_options"])
+    good = {"password": PASSWORD, "proof": {"passkey": proof}}
+    assert await parts.must("POST", path, good, user="alice") == {"password": True}
+    assert (await parts.refused("POST", path, good, user="alice"))[:2] == (403, "step_up_failed"), "once"
+
+
+async def test_a_passkey_signs_an_allowance_too(parts: Parts) -> None:
+    key = await with_passkey(parts)
+    wanted = {"session": "s1", "cap": usd("25.00")}
+    asked = await parts.ask("POST", "/api/allowances", wanted, user="alice")
+    assert asked.json()["code"] == "step_up_required"
+    proof = key.sign(asked.json()["passkey_options"])
+    larger = wanted | {"cap": usd("26.00"), "passkey": proof}
+    assert (await parts.refused("POST", "/api/allowances", larger, user="alice"))[:2] == (403, "step_up_failed")
+    await parts.must("POST", "/api/allowances", wanted | {"passkey": proof}, user="alice")
+
+
+async def test_where_an_app_may_not_answer_it_sets_no_credentials_either(parts: Parts) -> None:
+    parts.change_approvals(app_may_approve=False)
+    answer = await parts.refused("POST", "/api/persons/alice/credentials", {"password": PASSWORD}, user="alice")
+    assert answer[:2] == (403, "forbidden")
+
+
 # One-time codes.
 
 
@@ -261,7 +341,7 @@ async def test_a_signature_for_one_amount_is_none_for_another(parts: Parts) -> N
 
 async def test_a_signature_for_one_quote_is_none_for_another(parts: Parts) -> None:
     key = await with_passkey(parts)
-    one, other = await quoted(parts), await quoted(parts)
+    one, other = await quoted(parts), await quoted(parts, tokens=STEP_UP + 1)
     proof = key.sign(await options_for(parts, one))
     assert (await refused(parts, other, passkey=proof))[:2] == (403, "step_up_failed")
 
@@ -299,26 +379,33 @@ async def test_the_same_registration_adds_one_passkey(parts: Parts) -> None:
 # Two persons.
 
 
-async def test_two_persons_are_two_others(parts: Parts) -> None:
+async def test_two_persons_are_two_others_who_prove_themselves(parts: Parts) -> None:
     parts.change_approvals(two_persons_above=2 * USD)
+    for person in ("alice", "bob", "carol"):
+        await with_password(parts, person)
     quote_id = await quoted(parts, tokens=EXPLICIT)
-    assert (await refused(parts, quote_id))[:2] == (403, "own_request")
-    told = await approve(parts, quote_id, user="bob", approved_max=usd("4.00"))
+    assert (await refused(parts, quote_id, password=PASSWORD))[:2] == (403, "own_request")
+    assert (await refused(parts, quote_id, user="bob"))[:2] == (403, "step_up_required"), "a name is no proof"
+    assert (await refused(parts, quote_id, user="ghost", password=PASSWORD))[:2] == (403, "step_up_failed")
+    told = await approve(parts, quote_id, user="bob", approved_max=usd("4.00"), password=PASSWORD)
     assert told["status"] == "needs_second_person"
     assert await code_of(parts, quote_id, tokens=EXPLICIT) == "approval_required"
-    assert (await refused(parts, quote_id, user="bob", approved_max=usd("3.00")))[:2] == (403, "same_person")
+    again = await refused(parts, quote_id, user="bob", approved_max=usd("3.00"), password=PASSWORD)
+    assert again[:2] == (403, "same_person")
     no_person = await parts.refused("POST", f"/api/quotes/{quote_id}/approve", {})
     assert no_person[:2] == (403, "person_needed")
-    told = await approve(parts, quote_id, user="carol")
+    told = await approve(parts, quote_id, user="carol", password=PASSWORD)
     assert told["status"] == "approved" and told["approved_max"] == usd("4.00"), "the smaller of the two"
     assert (await run(parts, quote_id, tokens=EXPLICIT)).ceiling == 4 * USD
 
 
 async def test_two_persons_who_answer_at_once_are_both_counted(parts: Parts) -> None:
     parts.change_approvals(two_persons_above=2 * USD)
+    for person in ("bob", "carol"):
+        await with_password(parts, person)
     quote_id = await quoted(parts, tokens=EXPLICIT)
-    answers = await asyncio.gather(*(approve(parts, quote_id, user=user) for user in ("bob", "carol")))
-    assert sorted(answer["status"] for answer in answers) == ["approved", "needs_second_person"]
+    both = (approve(parts, quote_id, user=user, password=PASSWORD) for user in ("bob", "carol"))
+    assert sorted(answer["status"] for answer in await asyncio.gather(*both)) == ["approved", "needs_second_person"]
 
 
 # Each way to misuse an approval has a code of its own.
@@ -335,6 +422,28 @@ async def test_an_approval_is_for_this_request_person_and_price_book(parts: Part
     assert await code_of(parts, quote_id) == "quote_mismatch"
     parts.policies = before
     assert (await run(parts, quote_id)).granted > 0
+
+
+async def test_a_body_that_names_something_twice_is_another_request(parts: Parts) -> None:
+    assert canonical(b'{"a": 1, "b": {"c": 2}}') == canonical(b'{"b":{"c":2},"a":1}')
+    assert canonical(b'{"m":[{"content":"evil","content":"harmless"}]}') != canonical(b'{"m":[{"content":"harmless"}]}')
+
+
+async def test_asking_the_same_again_gets_the_quote_that_waits(parts: Parts) -> None:
+    quotes = await asyncio.gather(*(quoted(parts, tokens=EXPLICIT) for _ in range(40)))
+    assert len(set(quotes)) == 1
+    assert len((await parts.must("GET", "/api/approvals", user="alice"))["data"]) == 1
+    await parts.must("POST", f"/api/quotes/{quotes[0]}/refuse", {}, user="alice")
+    assert await quoted(parts, tokens=EXPLICIT) not in quotes, "a refused one does not wait"
+
+
+async def test_only_so_many_quotes_of_one_payer_wait(parts: Parts) -> None:
+    asked = (quoted(parts, tokens=EXPLICIT + number) for number in range(WAITING_MOST))
+    await asyncio.gather(*asked)
+    with pytest.raises(RateLimited):
+        await parts.place(user="alice", model="large", tokens=EXPLICIT - 1)
+    assert await quoted(parts, tokens=EXPLICIT + 1), "what waits is still told"
+    assert await quoted(parts, user="bob", tokens=EXPLICIT - 1), "others are asked"
 
 
 async def test_an_approval_ends_with_its_quote(parts: Parts) -> None:

@@ -252,11 +252,18 @@ class RedisDirectory:
 
     async def put_state(
         self, org_id: str, record_id: str, state: str, audit: AuditEntry, *, event: tuple[str, bytes] = NOTHING_TOLD
-    ) -> None:
-        """Pause or resume the live record of a budget; counts with the next step."""
-        name = keys.budget_key(keys.tag(org_id), record_id)
+    ) -> bool:
+        """Pause or resume the live record of a budget; counts with the next step. False where it is so already: then
+        nothing is told either."""
+        name, part = keys.budget_key(keys.tag(org_id), record_id), f"{org_id}|state"
         write = (name, ("hset", "state", state))
-        await self.change(org_id, f"{org_id}|state", [write], audit, expected=None, event=event)
+        while True:
+            version = await self.version(part, org_id)
+            (live,) = await self.live_budgets(org_id, [record_id])
+            if (live.state if live is not None else "active") == state:
+                return False
+            if await self.change(org_id, part, [write], audit, expected=version, event=event) is not None:
+                return True
 
     async def put_allowance(self, allowance: Allowance, audit: AuditEntry, *, expected: int) -> int | None:
         """Write an allowance of a person."""

@@ -1,8 +1,9 @@
 """Quotes in Redis. `people_ports.QuoteBook`.
 
 `{pNN}q:<quote>` is a hash: what `place` reads and writes (`state approved_max expires_at digest lifts hold`), who said
-yes (`by`), and `quote`, what never changes. `{pNN}waiting:<org>` are those that nobody has answered, by their expiry.
-An answer is a change like any other: compared, written and audited in one step.
+yes (`by`), and `quote`, what never changes. `{pNN}waiting:<org>` are those that nobody has answered, by their expiry,
+and `{pNN}waits:<org>|<payer>` those of one payer; `{pNN}asked:<likeness>` is the one that asks this. An answer is a
+change like any other: compared, written and audited in one step.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from msgspec.structs import replace
 from gateway.adapters.redis import keys
 from gateway.adapters.redis.books import Link
 from gateway.adapters.redis.directory import RedisDirectory, Writes
-from gateway.core.directory import AuditEntry
-from gateway.core.quotes import Quote, QuoteState
+from gateway.adapters.redis.scripts import load
+from gateway.core.directory import AuditEntry, encoded
+from gateway.core.quotes import Quote, QuoteState, likeness
 
-# How long a quote is remembered after its expiry: whoever shows it then is told why it is no good.
-KEPT_MS = 86_400_000
+# How long a quote is remembered after its expiry: whoever shows it then is told why it is no good. One that nobody
+# answered is asked for again soon, or never.
+KEPT_MS, UNANSWERED_KEPT_MS = 86_400_000, 3_600_000
 _FIELDS = ("quote", "state", "approved_max", "by", "hold")
 
 
@@ -30,12 +33,13 @@ class RedisQuotes:
     def __init__(self, link: Link, directory: RedisDirectory) -> None:
         self._link = link
         self._directory = directory
+        self._forget = load("compare_delete")
 
     async def put(self, quote: Quote, *, told: bytes = b"") -> None:
         """Keep a fresh quote, and tell that it waits (`told`: JSON object; empty: tell nobody)."""
         of_tag = keys.tag(quote.quote_id)
         name = keys.quote_key(of_tag, quote.quote_id)
-        dies_at = str(quote.expires_at_ms + KEPT_MS)
+        dies_at = str(quote.expires_at_ms + UNANSWERED_KEPT_MS)
         writes: Writes = [
             (
                 name,
@@ -48,9 +52,28 @@ class RedisQuotes:
             (name, ("pexpireat", dies_at)),
             (keys.version_key(of_tag, quote.quote_id), ("pexpireat", dies_at)),
             (f"{of_tag}waiting:{quote.org_id}", ("zadd", str(quote.expires_at_ms), quote.quote_id)),
+            (_payers_key(quote), ("zadd", str(quote.expires_at_ms), quote.quote_id)),
+            (_payers_key(quote), ("pexpireat", dies_at)),
         ]  # fmt: skip
         event = ("quote.waiting", told) if told else ("", b"{}")
         await self._directory.change(quote.org_id, quote.quote_id, writes, None, expected=0, event=event)
+
+    async def claim(self, quote: Quote, *, life_ms: int) -> str | None:
+        """Be the one that asks this of the payer: None, or the id of the quote that does already."""
+        name = _asked_key(quote)
+        before: bytes | None = await self._link.command(
+            "SET", name, quote.quote_id, "NX", "GET", "PX", life_ms, key=name
+        )
+        return None if before is None else before.decode()
+
+    async def unclaim(self, quote: Quote, *, holder: str = "") -> None:
+        """Give that up again (`holder` ""), or take it from a quote that no longer waits."""
+        await self._link.script(self._forget, [_asked_key(quote)], [holder or quote.quote_id])
+
+    async def count_waiting(self, quote: Quote, *, now_ms: int) -> int:
+        """How many quotes of this payer wait for an answer."""
+        name = _payers_key(quote)
+        return int(await self._link.command("ZCOUNT", name, now_ms, "+inf", key=name))
 
     async def find(self, quote_id: str) -> Quote | None:
         """A quote as it stands; None for an unknown one."""
@@ -94,8 +117,23 @@ class RedisQuotes:
             )
         ]  # fmt: skip
         if after.state is not QuoteState.OPEN:
-            writes.append((f"{of_tag}waiting:{before.org_id}", ("zrem", before.quote_id)))
+            dies_at = str(before.expires_at_ms + KEPT_MS)
+            writes += [
+                (keys.quote_key(of_tag, before.quote_id), ("pexpireat", dies_at)),
+                (keys.version_key(of_tag, before.quote_id), ("pexpireat", dies_at)),
+                (f"{of_tag}waiting:{before.org_id}", ("zrem", before.quote_id)),
+                (_payers_key(before), ("zrem", before.quote_id)),
+            ]
         changed = await self._directory.change(
             before.org_id, before.quote_id, writes, audit, expected=version, event=event
         )
         return changed is not None
+
+
+def _asked_key(quote: Quote) -> str:
+    return f"{keys.tag(quote.quote_id)}asked:{likeness(quote)}"
+
+
+def _payers_key(quote: Quote) -> str:
+    payer = encoded(quote.person_id) if quote.person_id else quote.key_id
+    return f"{keys.tag(quote.quote_id)}waits:{quote.org_id}|{payer}"

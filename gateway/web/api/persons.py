@@ -46,7 +46,7 @@ def person_routes(
         )
 
     async def listed(request: Request) -> Response:
-        principal = await api.principal(request, Permission.READ)
+        principal = await api.organization(request, Permission.READ)
         limit, after = page(request)
         found = await store.persons(principal.org_id, after=after, most=limit)
         data = [person_members(person) for person in found]

@@ -58,7 +58,7 @@ def webhook_routes(api: Api, webhooks: Webhooks) -> list[Route]:
     outbox = webhooks.outbox
 
     async def read(request: Request) -> Response:
-        principal = await api.principal(request, Permission.READ)
+        principal = await api.organization(request, Permission.READ)
         return json_answer(await _shown(outbox, await _hook(outbox, principal)))
 
     async def put(request: Request) -> Response:
@@ -121,11 +121,11 @@ def webhook_routes(api: Api, webhooks: Webhooks) -> list[Route]:
 
 def _event_routes(api: Api, outbox: Outbox) -> list[Route]:
     async def told(request: Request) -> Response:
-        principal = await api.principal(request, Permission.READ)
+        principal = await api.organization(request, Permission.READ)
         return json_answer({"data": [_event(each) for each in await outbox.told(principal.org_id)], "next": None})
 
     async def dead(request: Request) -> Response:
-        principal = await api.principal(request, Permission.READ)
+        principal = await api.organization(request, Permission.READ)
         return json_answer({"data": [_event(each) for each in await outbox.dead(principal.org_id)], "next": None})
 
     async def again(request: Request) -> Response:
