@@ -18,6 +18,7 @@ from gateway.adapters.redis.ledger import RedisLedger
 from gateway.adapters.redis.link import RedisLink
 from gateway.adapters.redis.refunds import RedisRefunds
 from gateway.adapters.system import Machine
+from gateway.adapters.vault import Vault
 from gateway.background import Background
 from gateway.config import Config
 from gateway.core.challenges import ChallengePolicy
@@ -101,7 +102,8 @@ async def open_agents(
         ledger=store.ledger,
         counting=counting,
     )
-    return Agents(desk, challenger, verifier, crediting, refunder, RedisIdempotency(store.link), challenge_policy)
+    records = RedisIdempotency(store.link, Vault(master_secrets(config)))
+    return Agents(desk, challenger, verifier, crediting, refunder, records, challenge_policy)
 
 
 def make_crediting(

@@ -26,7 +26,7 @@ from gateway.core.holds import (
     Renewed,
     UsageTokens,
 )
-from gateway.core.idempotency import Kept
+from gateway.core.idempotency import Begun
 from gateway.core.money import Rate, Unit
 from gateway.core.refunds import Durability, Refund, RefundCaps, RefundState, TooManyRefunds
 from gateway.core.tokens import Unverified, Verified
@@ -254,9 +254,10 @@ class RefundBook(Protocol):
 
 
 class IdempotencyRecords(Protocol):
-    """Answers by payer, path and `Idempotency-Key`. `begin` gives None for a fresh key (which is then kept), `Kept` for
-    a known one. `digest` is of the body."""
+    """Answers by payer, path and `Idempotency-Key`. Of many that begin at once one gets `Ours`, and ends it by one of
+    the others. `asked` is what the same key must not be used for anything else than."""
 
-    async def begin(self, payer: str, path: str, key: str, digest: bytes) -> Kept | None: ...
-    async def finish(self, payer: str, path: str, key: str, digest: bytes, answer: bytes) -> None: ...
-    async def forget(self, payer: str, path: str, key: str) -> None: ...
+    async def begin(self, payer: str, path: str, key: str, asked: bytes) -> Begun: ...
+    async def finish(self, payer: str, path: str, key: str, owner: str, answer: bytes) -> None: ...
+    async def release(self, payer: str, path: str, key: str, owner: str) -> None: ...
+    async def forget(self, payer: str, path: str, key: str, owner: str) -> None: ...

@@ -16,6 +16,7 @@ from gateway.adapters.redis.idempotency import RedisIdempotency
 from gateway.adapters.redis.ledger import RedisLedger
 from gateway.adapters.redis.link import RedisLink
 from gateway.adapters.redis.refunds import RedisRefunds
+from gateway.adapters.vault import Vault
 from gateway.core.challenges import Challenge, ChallengePolicy
 from gateway.core.credentials import L402Credential, parse_credential
 from gateway.core.holds import Placed, PlaceHold, Refused
@@ -152,7 +153,7 @@ def assemble(link: RedisLink, node: LndNode, simulated: SimulatedNode, wallet: S
     )
     parts = Parts(
         link=link, ledger=ledger, simulated=simulated, wallet=wallet, node=node, clock=clock, rates=rates, mint=mint,
-        book=book, refunds=refunds, records=RedisIdempotency(link), policy=policy, refund_policy=refund_policy,
+        book=book, refunds=refunds, records=RedisIdempotency(link, Vault((MASTER,))), policy=policy, refund_policy=refund_policy,
         challenger=challenger, verifier=verifier, crediting=crediting, refunder=refunder,
     )  # fmt: skip
     return parts

@@ -194,7 +194,9 @@ async def running_people(url: str) -> AsyncIterator[Parts]:
             policies=lambda: parts.policies,
             system=cast(Any, parts.clock),
         )
-        parts.api = open_api(parts.people, RedisIdempotency(link), Addresses(()), cast(Any, parts.clock))
+        parts.api = open_api(
+            parts.people, RedisIdempotency(link, parts.people.vault), Addresses(()), cast(Any, parts.clock)
+        )
 
         async def reload() -> str:
             return "same"

@@ -25,6 +25,7 @@ class Vault:
     def __init__(self, master_secrets: tuple[bytes, ...]) -> None:
         self._ciphers = [ChaCha20Poly1305(_derived(secret, b"farebox vault")) for secret in master_secrets]
         self._mac_key = _derived(master_secrets[0], b"farebox challenge")
+        self._print_keys = [_derived(secret, b"farebox fingerprint") for secret in master_secrets]
 
     def seal(self, secret: bytes, *, of: str) -> bytes:
         """Sealed, as text. `of`: whose secret it is; it opens for nobody else."""
@@ -47,9 +48,18 @@ class Vault:
 
     def challenge(self, text: str) -> bytes:
         """32 bytes that nobody else can foretell, the same for the same text."""
-        mac = HMAC(self._mac_key, SHA256())
-        mac.update(text.encode())
-        return mac.finalize()
+        return _mac(self._mac_key, text.encode())
+
+    def fingerprints(self, content: bytes) -> tuple[str, ...]:
+        """What tells a content from another, and says nothing of it to whoever guesses: hex, of the newest secret
+        first."""
+        return tuple(_mac(key, content).hex() for key in self._print_keys)
+
+
+def _mac(key: bytes, content: bytes) -> bytes:
+    mac = HMAC(key, SHA256())
+    mac.update(content)
+    return mac.finalize()
 
 
 def _derived(secret: bytes, label: bytes) -> bytes:

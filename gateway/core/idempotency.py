@@ -1,4 +1,4 @@
-"""What is remembered of a request that may be sent twice: `Idempotency-Key`, per payer and path."""
+"""What is said of a request that may be sent twice: `Idempotency-Key`, per payer and path."""
 
 from __future__ import annotations
 
@@ -6,8 +6,27 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A key that was seen before. `answer` None: its first request has not ended yet, or left no answer."""
+class Ours:
+    """The key is new, or whoever had it died without an answer: act. `owner` shows that it is ours."""
 
-    digest: bytes
-    answer: bytes | None
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """Somebody else acts under this key now."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherBody:
+    """The key was used for something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer that the first request got."""
+
+    answer: bytes
+
+
+Begun = Ours | UnderWay | OtherBody | Answered

@@ -1,21 +1,18 @@
-"""What all of our own paths share: JSON bodies read strictly, answers, pages, and `Idempotency-Key`."""
+"""What all of our own paths share: JSON bodies read strictly, answers, pages."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from hashlib import sha256
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.core.errors import Conflict, InvalidRequest, Problem
-from gateway.ports import IdempotencyRecords
+from gateway.core.errors import InvalidRequest
 from gateway.web.bodies import read_body
 
 GREATEST_BODY_BYTES = 262_144
-GREATEST_KEY_CHARACTERS = 255
 PAGE_MOST = 1_000
 NO_STORE = {"cache-control": "no-store"}
 
@@ -88,42 +85,3 @@ def page(request: Request) -> tuple[int, str]:
     if len(after) > 400:
         raise InvalidRequest("must be what `next` of the page before says", param="after")
     return int(limit), after
-
-
-def idempotency_key(request: Request) -> str | None:
-    """The request's `Idempotency-Key`. Errors: InvalidRequest."""
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 0 < len(key) <= GREATEST_KEY_CHARACTERS:
-        raise InvalidRequest(f"A key has 1 to {GREATEST_KEY_CHARACTERS} characters.", param="idempotency-key")
-    return key
-
-
-async def once(
-    records: IdempotencyRecords,
-    request: Request,
-    payer: str,
-    raw: bytes,
-    act: Callable[[], Awaitable[tuple[Any, bool]]],
-    *,
-    status: int = 200,
-) -> Response:
-    """Under an `Idempotency-Key` the same body gets the same answer, another body is refused; what was refused leaves
-    the key free. `act` gives the answer, and whether it is final."""
-    key = idempotency_key(request)
-    if key is None:
-        return json_answer((await act())[0], status)
-    path, digest = f"{request.method} {request.url.path}", sha256(raw).digest()
-    kept = await records.begin(payer, path, key, digest)
-    if kept is not None and kept.digest != digest:
-        raise Conflict("This Idempotency-Key was used with another body.", code="idempotency_mismatch")
-    if kept is not None and kept.answer is not None:
-        return Response(kept.answer, status, NO_STORE, media_type="application/json")
-    try:
-        answer, final = await act()
-    except Problem:
-        await records.forget(payer, path, key)
-        raise
-    response = json_answer(answer, status)
-    if final:
-        await records.finish(payer, path, key, digest, bytes(response.body))
-    return response

@@ -6,10 +6,10 @@ client's one way of paying works everywhere on the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from gateway.core.challenges import ChallengePolicy, asked_deposit
 from gateway.core.credentials import AppKey, L402Credential, Malformed, NoCredential, parse_credential
-from gateway.core.errors import Conflict, Forbidden, InvalidRequest, NotFound, PaymentRequired, Problem
+from gateway.core.errors import Forbidden, InvalidRequest, NotFound, PaymentRequired
 from gateway.core.refunds import RefundState, refund_members
 from gateway.core.restrictions import RequestContext
 from gateway.flows.challenging import Challenger
@@ -29,10 +29,10 @@ from gateway.flows.verifying import Forbids, NeedsChallenge, VerifiedPayer, Veri
 from gateway.ports import IdempotencyRecords, Ledger, System
 from gateway.web.addresses import Addresses
 from gateway.web.bodies import read_body
+from gateway.web.idempotency import once
 
 # A refund's body is one invoice.
 GREATEST_BODY_BYTES = 16_384
-GREATEST_KEY_CHARACTERS = 255
 _NO_STORE = {"cache-control": "no-store"}
 
 
@@ -114,33 +114,14 @@ async def _revoke(desk: L402Desk, request: Request, payer: VerifiedPayer, _body:
     return {"token_id": payer.token, "revoked": True}, True
 
 
-Act = Callable[[L402Desk, Request, VerifiedPayer, bytes], Any]
+Act = Callable[[L402Desk, Request, VerifiedPayer, bytes], Awaitable[tuple[dict[str, Any], bool]]]
 
 
 async def _once(desk: L402Desk, request: Request, act: Act) -> Response:
-    """Under an `Idempotency-Key` the same body gets the same answer, another body is refused; what was refused leaves
-    the key free."""
+    """Act for whoever shows a credential, once under an `Idempotency-Key`."""
     payer = await _payer(desk, request)
     body = await read_body(request.receive, GREATEST_BODY_BYTES)  # type: ignore[arg-type]
-    key = _idempotency_key(request)
-    if key is None:
-        answer, _ = await act(desk, request, payer, body)
-        return _json(answer)
-    path, digest = request.url.path, sha256(body).digest()
-    kept = await desk.records.begin(payer.account, path, key, digest)
-    if kept is not None and kept.digest != digest:
-        raise Conflict("This Idempotency-Key was used with another body.", code="idempotency_mismatch")
-    if kept is not None and kept.answer is not None:
-        return Response(kept.answer, media_type="application/json", headers=_NO_STORE)
-    try:
-        answer, final = await act(desk, request, payer, body)
-    except Problem:
-        await desk.records.forget(payer.account, path, key)
-        raise
-    response = _json(answer)
-    if final:
-        await desk.records.finish(payer.account, path, key, digest, bytes(response.body))
-    return response
+    return await once(desk.records, request, payer.account, body, partial(act, desk, request, payer, body))
 
 
 async def _payer(desk: L402Desk, request: Request) -> VerifiedPayer:
@@ -200,13 +181,6 @@ def _payment_request(body: bytes) -> str:
     if not isinstance(payment_request, str):
         raise InvalidRequest("payment_request is a BOLT11 invoice.", param="payment_request")
     return payment_request
-
-
-def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 0 < len(key) <= GREATEST_KEY_CHARACTERS:
-        raise InvalidRequest(f"A key has 1 to {GREATEST_KEY_CHARACTERS} characters.", param="idempotency-key")
-    return key
 
 
 def _description(policy: ChallengePolicy) -> dict[str, Any]:

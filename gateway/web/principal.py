@@ -23,7 +23,8 @@ from gateway.flows.callers import Identity
 from gateway.flows.directory import Directory
 from gateway.ports import IdempotencyRecords, System
 from gateway.web.addresses import Addresses
-from gateway.web.api_bodies import members, once, read_object
+from gateway.web.api_bodies import members, read_object
+from gateway.web.idempotency import once
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +128,16 @@ class Api:
         async def acted() -> tuple[Any, bool]:
             return await act(body), True
 
-        org_id = principal.org_id or f"org_{principal.key_id.removeprefix('ak_')}"
-        # Of one key and person: an answer may hold what another key must not see.
-        payer = f"{principal.key_id}:{principal.person_id}:{org_id}"
-        return await once(self.records, request, payer, raw, acted, status=status)
+        return await once(self.records, request, payer_of(principal), raw, acted, status=status)
 
     async def person_must_exist(self, principal: Principal) -> None:
         """Errors: NotFound where nobody has named this person yet."""
         if principal.person_id and await self.directory.find_person(principal.org_id, principal.person_id) is None:
             raise NotFound("there is no such person", param="farebox-user")
+
+
+def payer_of(principal: Principal) -> str:
+    """Whose idempotency records these are: of one key and person, for an answer may hold what another key must not
+    see."""
+    org_id = principal.org_id or f"org_{principal.key_id.removeprefix('ak_')}"
+    return f"{principal.key_id}:{principal.person_id}:{org_id}"

@@ -28,9 +28,10 @@ from gateway.core.budget_input import parse_budgets
 from gateway.core.directory import Permission, Principal
 from gateway.core.errors import Forbidden
 from gateway.flows.budgeting import Budgeting
-from gateway.web.api_bodies import GREATEST_BODY_BYTES, json_answer, once, page, read_json
+from gateway.web.api_bodies import GREATEST_BODY_BYTES, json_answer, page, read_json
 from gateway.web.bodies import read_body
-from gateway.web.principal import Api
+from gateway.web.idempotency import once
+from gateway.web.principal import Api, payer_of
 
 
 def budget_routes(api: Api, budgeting: Budgeting) -> list[Route]:
@@ -55,9 +56,7 @@ def budget_routes(api: Api, budgeting: Budgeting) -> list[Route]:
             done = await budgeting.put(principal, given)
             return (done[0] if single else {"data": done, "next": None}), True
 
-        # One person's answer is never another's, under whatever key.
-        payer = f"p:{principal.person_id}:{principal.org_id}" if principal.person_id else principal.org_id
-        return await once(api.records, request, payer, raw, act)
+        return await once(api.records, request, payer_of(principal), raw, act)
 
     async def delete(request: Request) -> Response:
         principal = await api.principal(request, Permission.MANAGE)
