@@ -122,7 +122,7 @@ def open_people(
     )
     quotes = RedisQuotes(store.link, records)
     quoting = Quoting(
-        quotes=quotes, policy=lambda: policies().approvals, system=system, public_url=config.public_url,
+        quotes=quotes, policy=lambda: policies().approvals, system=system,
         prove=step_up.prove,
     )  # fmt: skip
     keying = Keying(store=records, directory=directory, system=system)
@@ -146,9 +146,7 @@ def open_people(
     questions = RedisQuestions(store.link, records)
     identity = _identity(config, system)
     callers = Callers(directory=directory, identity=identity, system=system)
-    refusals = AccountRefusals(
-        quoting=quoting, pausing=budgeting, topup_url=f"{config.public_url.rstrip('/')}/dashboard"
-    )
+    refusals = AccountRefusals(quoting=quoting, pausing=budgeting, public_url=config.public_url)
     answering = Answering(questions=questions, policy=lambda: policies().approvals, prove=step_up.prove, system=system)
     claiming = Claiming(directory)
     desk = AccountDesk(
@@ -158,6 +156,7 @@ def open_people(
         renewing=peopling,
         asking=AskDesk(questions=questions, ledger=store.ledger, policy=lambda: policies().approvals, system=system),
         ledger=store.ledger,
+        counters=records,
         counting=counting,
         policies=policies,
         system=system,

@@ -42,13 +42,15 @@ def quote_header(quote_id: str, of: Estimate) -> bytes:
 
 
 def quote_object(quote: Quote) -> dict[str, Any]:
-    """The `quote` member of a 402."""
-    of = quote.estimate
+    """The `quote` member of a 402 that waits for an approval."""
+    return {"id": quote.quote_id, **estimate_members(quote.estimate), "expires_at": rfc3339(quote.expires_at_ms)}
+
+
+def estimate_members(of: Estimate) -> dict[str, Any]:
+    """A range with its confidence."""
     return {
-        "id": quote.quote_id,
         "min": money_object(of.least, Unit.NANOUSD),
         "expected": money_object(of.expected, Unit.NANOUSD),
         "max": money_object(of.most, Unit.NANOUSD),
         "confidence": of.confidence,
-        "expires_at": rfc3339(quote.expires_at_ms),
     }

@@ -64,6 +64,10 @@ class StreamReader(Protocol):
         """Exact count of the visible output tokens fed so far, by the model's vocabulary; lowers `output_bound`."""
         ...
 
+    def count_without(self, forward: bytes) -> int:
+        """The count without `forward`, the last piece fed and not yet sent: what was delivered. Changes nothing."""
+        ...
+
     def fit(self, forward: bytes, output_tokens: int) -> bytes:
         """Of `forward`, the last piece fed and not yet sent: the longest run of whole events from its start with which
         the stream's count stays within `output_tokens`. The count goes back to what then was delivered."""

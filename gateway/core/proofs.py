@@ -10,8 +10,8 @@ METHODS = ("password", "otp", "passkey")
 
 class Totp(Struct, frozen=True):
     """A one-time code's seed ("" there is none yet). `last_step`: of the newest code that was taken; it and those
-    before are used up. `pending`: a seed that waits for its first code, beside the one that is good; `pending_proved`: whoever
-    asked for it proved a credential, or needed none."""
+    before are used up. `pending`: a seed that waits for its first code, beside the one that is good; `pending_proved`:
+    whoever asked for it proved a credential, or needed none."""
 
     secret: str = ""
     last_step: int = 0

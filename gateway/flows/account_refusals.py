@@ -8,11 +8,14 @@ from typing import Any, Protocol
 
 from gateway.core.accounts import Budget, CounterState
 from gateway.core.budgets import budget_object, definition_window
+from gateway.core.call import Call
 from gateway.core.directory import BudgetDefinition
 from gateway.core.errors import Conflict, Forbidden, NotFound, PaymentRequired, Problem, RateLimited, Unavailable
+from gateway.core.estimates import estimate_members
+from gateway.core.headers import header_value
 from gateway.core.holds import LimitHit, Measure, Refusal, Refused
 from gateway.core.money import Unit, money_object
-from gateway.core.quotes import Quote
+from gateway.core.quotes import Estimate, Quote
 from gateway.core.request_record import rfc3339
 from gateway.core.terms import Amounts
 from gateway.flows.callers import Caller
@@ -22,7 +25,7 @@ class Quoting(Protocol):
     """What of quotes matters here."""
 
     async def offer(self, quote: Quote) -> Quote: ...
-    def problem(self, quote: Quote) -> PaymentRequired: ...
+    def problem(self, quote: Quote, base_url: str) -> PaymentRequired: ...
     async def find(self, quote_id: str) -> Quote | None: ...
 
 
@@ -33,27 +36,34 @@ class Pausing(Protocol):
 
 
 class AccountRefusals:
-    """Makes refusals. `topup_url`: where a person adds money."""
+    """Makes refusals."""
 
     def __init__(
-        self, *, quoting: Quoting, pausing: Pausing, topup_url: str, payment_methods: tuple[str, ...] = ("card",)
+        self, *, quoting: Quoting, pausing: Pausing, public_url: str, payment_methods: tuple[str, ...] = ("card",)
     ) -> None:
         self._quoting = quoting
         self._pausing = pausing
-        self._topup_url = topup_url
+        self._public_url = public_url.rstrip("/")
         self._payment_methods = payment_methods
 
-    async def ask(self, quote: Quote) -> Problem:
+    async def ask(self, quote: Quote, call: Call) -> Problem:
         """The 402 of a quote that now waits."""
-        return self._quoting.problem(await self._quoting.offer(quote))
+        return self._quoting.problem(await self._quoting.offer(quote), self._base(call))
+
+    def _base(self, call: Call) -> str:
+        """Where we are reached, as far as is known: as the operator says, else as this client reached us."""
+        host = (header_value(call.headers, b"host") or b"").decode("latin-1")
+        return self._public_url or (f"http://{host}" if host else "")
 
     async def lifted_by(self, caller: Caller) -> tuple[str, ...]:
         """The budgets that the shown quote lifts already: the next one must lift them too."""
         quote = await self._quoting.find(caller.said.quote) if caller.said.quote else None
         return quote.lifts if quote is not None else ()
 
-    async def of(self, caller: Caller, refused: Refused, amounts: Amounts, digest: str, now_ms: int) -> Problem:
-        """The refusal to raise."""
+    async def of(
+        self, call: Call, caller: Caller, refused: Refused, amounts: Amounts, of: Estimate, now_ms: int
+    ) -> Problem:
+        """The refusal to raise. `of`: what the request may cost."""
         hit = refused.limit
         match refused.reason:
             case Refusal.LIMIT | Refusal.PAUSED if hit is not None:
@@ -63,7 +73,7 @@ class AccountRefusals:
                     await self._pausing.pause(caller.key.org_id, hit.budget_id, hit)
                 return self._limited(caller, refused, hit, now_ms, met=met)
             case Refusal.INSUFFICIENT | Refusal.NO_ACCOUNT | Refusal.DEBT | Refusal.LIMIT:
-                return self._short(refused, amounts)
+                return self._short(call, refused, amounts, of)
             case Refusal.TOO_MANY_SHORTFALLS:
                 return Forbidden("this account is suspended: earlier requests cost more than it could pay")
             case Refusal.FROZEN:
@@ -71,11 +81,11 @@ class AccountRefusals:
             case Refusal.MEMORY:
                 return Unavailable("the store is short of memory", retry_after_s=10)
             case _ if refused.reason.startswith("quote_"):
-                return await self._quote(caller, refused.reason, digest)
+                return await self._quote(call, caller, refused.reason)
             case _:
                 return Unavailable(f"the hold was refused: {refused.reason.value}", retry_after_s=2)
 
-    def _short(self, refused: Refused, amounts: Amounts) -> Problem:
+    def _short(self, call: Call, refused: Refused, amounts: Amounts, of: Estimate) -> Problem:
         why = {
             Refusal.DEBT: "this account owes money: a payment settles it",
             Refusal.NO_ACCOUNT: "there is no money on this account yet",
@@ -84,9 +94,10 @@ class AccountRefusals:
             why,
             members={
                 "cost": money_object(amounts.floor, Unit.NANOUSD),
+                "quote": estimate_members(of),
                 "balance": _balance(refused),
                 "payment_methods": list(self._payment_methods),
-                "topup_url": self._topup_url,
+                "topup_url": f"{self._base(call)}/dashboard",
             },
         )
 
@@ -108,7 +119,7 @@ class AccountRefusals:
             return PaymentRequired(message, code="budget_paused", members={"limit": shown})
         return PaymentRequired("a budget is used up", code="budget_exceeded", members={"limit": shown})
 
-    async def _quote(self, caller: Caller, reason: Refusal, digest: str) -> Problem:
+    async def _quote(self, call: Call, caller: Caller, reason: Refusal) -> Problem:
         quote = await self._quoting.find(caller.said.quote)
         if quote is None or quote.org_id != caller.key.org_id:
             return NotFound("there is no such quote", code="unknown_quote", param="farebox-quote")
@@ -116,7 +127,7 @@ class AccountRefusals:
             return Forbidden("this quote belongs to another person", code="foreign_quote", param="farebox-quote")
         state = {"state": quote.state.value}
         if reason is Refusal.QUOTE_OPEN:
-            return self._quoting.problem(quote)
+            return self._quoting.problem(quote, self._base(call))
         if reason is Refusal.QUOTE_MISMATCH:
             return Conflict(
                 "this quote was made for another request, or under other prices", code="quote_mismatch",

@@ -34,6 +34,7 @@ from gateway.flows.asking import AskDesk, Asker
 from gateway.flows.callers import Caller, Callers
 from gateway.flows.claiming import Claiming, Standing
 from gateway.flows.counting import Counting
+from gateway.flows.limits import Counters, refusal_of
 from gateway.flows.settling import Work
 from gateway.policies import Policies
 from gateway.ports import Ledger, System
@@ -91,6 +92,7 @@ class AccountDesk:
         renewing: Renewing,
         asking: AskDesk,
         ledger: Ledger,
+        counters: Counters,
         counting: Counting,
         policies: Callable[[], Policies],
         system: System,
@@ -101,6 +103,7 @@ class AccountDesk:
         self._renewing = renewing
         self._asking = asking
         self._ledger = ledger
+        self._counters = counters
         self._counting = counting
         self._policies = policies
         self._system = system
@@ -124,21 +127,30 @@ class AccountDesk:
         chosen = self.choose(call, caller, request, attempt, policy)
         for _ in range(PLACE_ATTEMPTS):
             chosen = self.choose(call, caller, request, attempt, policy)
-            if chosen.rule in ("tier", "cumulative"):
-                raise await self._ask(call, caller, request, attempt, chosen, policy, lifts=())
             hold = self._hold(call, caller, request, attempt, chosen, policy)
             placed_at_s = self._loop.time()
-            try:
-                answer = await self._ledger.place(hold)
-            except BaseException:
-                self._void_later(hold)
-                raise
+            answer: Placed | Refused
+            if chosen.rule in ("tier", "cumulative"):
+                # Nobody is asked to approve what a limit refuses in any case.
+                found = await refusal_of(self._counters, self._ledger, caller.key.org_id, hold, attempt.now_ms)
+                if found is None:
+                    raise await self._ask(call, caller, request, attempt, chosen, policy, lifts=())
+                answer = found
+            else:
+                answer = await self._place(hold)
             if isinstance(answer, Placed):
                 return self._work(call, caller, attempt, chosen, policy, answer, placed_at_s)
             refused = answer
             if not await self._mended(call, caller, request, attempt, refused):
                 break
         raise await self._refused(call, caller, request, attempt, chosen, policy, refused)
+
+    async def _place(self, hold: PlaceHold) -> Placed | Refused:
+        try:
+            return await self._ledger.place(hold)
+        except BaseException:
+            self._void_later(hold)
+            raise
 
     def choose(self, call: Call, caller: Caller, request: Request, attempt: Attempt, policy: HoldPolicy) -> Chosen:
         """Which rule lets the request through, and what it reserves. Pure: `explain` asks it too."""
@@ -306,7 +318,7 @@ class AccountDesk:
             model=request.facts.model,
             route=request.match.route.path,
         )
-        return await self._refusals.ask(quote)
+        return await self._refusals.ask(quote, call)
 
     async def _refused(
         self, call: Call, caller: Caller, request: Request, attempt: Attempt, chosen: Chosen, policy: HoldPolicy,
@@ -318,8 +330,8 @@ class AccountDesk:
             return await self._ask(
                 call, caller, request, attempt, chosen, policy, lifts=tuple(dict.fromkeys((*before, hit.budget_id)))
             )
-        now_ms = attempt.now_ms
-        return await self._refusals.of(caller, refused, chosen.amounts, self.digest(call, caller), now_ms)
+        of = self._estimate(attempt, policy, chosen.amounts.ceiling)
+        return await self._refusals.of(call, caller, refused, chosen.amounts, of, attempt.now_ms)
 
     def _void_later(self, hold: PlaceHold) -> None:
         """The outcome is unknown: the void makes it nothing, also when the place arrives after it."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core.accounts import Budget, CounterState
-from gateway.core.holds import Balance, Measure, ScopeClaim
+from gateway.core.holds import Balance, LimitHit, Measure, PlaceHold, Refusal, Refused, ScopeClaim
 
 # Where the counters of each measure stand.
 _PREFIXES = {Measure.MONEY: "c", Measure.USES: "u", Measure.OPEN: "o", Measure.SHARE: "s"}
@@ -50,10 +50,47 @@ class LimitState:
         """What it still allows; below nothing where it was lowered."""
         return (self.limit or 0) - self.used - self.held
 
+    @property
+    def refused(self) -> Refused:
+        """The refusal, as the ledger would say it."""
+        claim = self.claim
+        reason = Refusal.PAUSED if self.is_paused else Refusal.LIMIT if self.limit is not None else Refusal.NO_BUDGET
+        hit = LimitHit(
+            claim.scope, claim.window, claim.budget_id, self.limit or 0, self.used, self.held,
+            claim.window_ends_at_ms, claim.measure, claim.on_exceed,
+        )  # fmt: skip
+        return Refused(reason, limit=hit)
+
     def refuses(self, floor: int) -> bool:
         """Whether a hold of at least `floor` is refused."""
         least = 1 if self.claim.measure in _ONES else floor
         return self.limit is None or self.is_paused or self.left() < least
+
+
+class Balances(Protocol):
+    """Where balances stand."""
+
+    async def balance(self, account: str) -> Balance | None: ...
+
+
+async def refusal_of(
+    counters: Counters, balances: Balances, org_id: str, hold: PlaceHold, now_ms: int
+) -> Refused | None:
+    """What the ledger would refuse a hold for now, whatever anybody approves; None: nothing. A limit that would ask
+    does not stand before one that refuses."""
+    balance = await balances.balance(hold.account)
+    states = await states_of(counters, org_id, hold.scopes, balance, now_ms)
+    hits = sorted((each for each in states if each.refuses(hold.floor)), key=_asks)
+    if hits and not _asks(hits[0]):
+        return hits[0].refused
+    if balance is None or balance.debt or balance.available < hold.floor:
+        reason = Refusal.NO_ACCOUNT if balance is None else Refusal.DEBT if balance.debt else Refusal.INSUFFICIENT
+        return Refused(reason, *((balance.available, balance.held) if balance is not None else ()))
+    return hits[0].refused if hits else None
+
+
+def _asks(state: LimitState) -> bool:
+    return state.claim.on_exceed == "ask" and not state.is_paused
 
 
 async def states_of(

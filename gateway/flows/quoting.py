@@ -60,13 +60,11 @@ class Quoting:
         quotes: Quotes,
         policy: Callable[[], ApprovalPolicy],
         system: System,
-        public_url: str,
         prove: Prove,
     ) -> None:
         self._quotes = quotes
         self._policy = policy
         self._system = system
-        self._public_url = public_url.rstrip("/")
         self._prove = prove
 
     async def offer(self, quote: Quote) -> Quote:
@@ -107,8 +105,8 @@ class Quoting:
             raise RateLimited(message, retry_after_s=60)
         return None
 
-    def problem(self, quote: Quote) -> PaymentRequired:
-        """The 402 that asks for an approval."""
+    def problem(self, quote: Quote, base_url: str) -> PaymentRequired:
+        """The 402 that asks for an approval. `base_url`: where we are reached."""
         code = "step_up_required" if quote.tier is Tier.STEP_UP else "approval_required"
         why = {
             "tier": "this request may cost more than goes without asking",
@@ -124,7 +122,7 @@ class Quoting:
                 "tier": quote.tier.value,
                 "reason": quote.reason,
                 "two_persons": quote.two_persons,
-                "approve_url": f"{self._public_url}/api/quotes/{quote.quote_id}/approve",
+                "approve_url": f"{base_url}/api/quotes/{quote.quote_id}/approve",
             },
         )
 

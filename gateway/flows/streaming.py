@@ -16,6 +16,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from msgspec.structs import replace
+
 from gateway.core.errors import Unavailable
 from gateway.core.holds import Extended, Refusal, Refused
 from gateway.core.metering import StreamReader
@@ -35,7 +37,8 @@ RESERVE_AGAIN_S = 0.25
 
 
 class MeteredStream:
-    """One running stream. After `finished`: `cut` (None, "credit", "budget" or "cap"), `failure`, `tail`."""
+    """One running stream. After `finished`: `cut` (None, "credit", "budget" or "cap"), `tail`, and `failure`: None, or
+    one word for why it broke off."""
 
     def __init__(
         self,
@@ -105,7 +108,7 @@ class MeteredStream:
                 self._offer(piece.forward)
         except Exception:  # raised into the socket's callback it would be lost, and the hold with it
             log.exception("hold %s: the stream could not be read", self._hold_id)
-            self.stop("the stream could not be read")
+            self.stop("unreadable")
 
     def _offer(self, forward: bytes) -> None:
         if self._held is not None:  # cannot happen while the source is paused, but must not be lost if it does
@@ -168,7 +171,8 @@ class MeteredStream:
             if self._held is not None or self.finished.done():
                 return
         if not self._source.complete:
-            self.failure = self._source.failure or "the upstream broke off"
+            self.failure = "upstream_closed"
+            log.info("hold %s: %s", self._hold_id, self._source.failure or "the upstream broke off")
         self._finish()
 
     # Money.
@@ -188,7 +192,7 @@ class MeteredStream:
             await work
         except Exception:
             log.exception("hold %s: the stream could not be metered", self._hold_id)
-            self.stop("the stream could not be metered")
+            self.stop("unmetered")
 
     async def _extend_hold(self) -> None:
         """Reserve the next step, then let go what waited for it, or cut."""
@@ -231,7 +235,7 @@ class MeteredStream:
                 self.granted = max(granted, self.granted)
                 self._paid_tokens = max(self._bought(), self._paid_tokens)
             case Refused(reason=Refusal.NOT_OPEN):
-                self.stop("the hold is no longer open")
+                self.stop("hold_ended")
             case Refused(reason=reason):
                 self._exhausted = True
                 self._limited = reason in {Refusal.LIMIT, Refusal.PAUSED}
@@ -276,7 +280,7 @@ class MeteredStream:
         ends here."""
         shrunk = await self._ledger.shrink_to(self._hold_id, self.earned() + asker.margin(self.terms))
         if isinstance(shrunk, Refused):
-            self.stop("the hold is no longer open")
+            self.stop("hold_ended")
             return
         self.granted = shrunk.granted
         self._paid_tokens = self._bought()
@@ -329,7 +333,7 @@ class MeteredStream:
             self.client_gone()
             return
         if blocked_since is None and self._held is None and now - self.last_data_at > read_timeout_s:
-            self.stop("the upstream stalled")
+            self.stop("upstream_stalled")
             return
         if self._asking is not None and self._asker is not None and not self._gone:
             waiting = self._asker.keep_alive(now) if self.reader.between_events else b""
@@ -346,7 +350,7 @@ class MeteredStream:
                 self._hold_id, self._worth(usage), outcome=outcome_json(usage, basis)
             )
             if isinstance(answer, Refused):
-                self.stop("the hold is no longer open")
+                self.stop("hold_ended")
             else:
                 self._renewed_at = now
         except Unavailable:
@@ -366,7 +370,10 @@ class MeteredStream:
         reported = self.reader.reported
         known_input = reported is not None and reported.input_tokens > 0
         bound = self.terms.facts.input_bound_tokens
-        return self.reader.usage(input_bound_tokens=bound if known_input else min(bound, self._count_input()))
+        usage, basis = self.reader.usage(input_bound_tokens=bound if known_input else min(bound, self._count_input()))
+        if self._held is not None:  # it waits here for money, and nobody has seen it
+            usage = replace(usage, output_tokens=min(usage.output_tokens, self.reader.count_without(self._held)))
+        return usage, basis
 
     async def settle_tasks(self) -> None:
         """Wait until no extension or checkpoint is under way, so that the post is the last word."""

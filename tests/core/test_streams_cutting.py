@@ -70,6 +70,29 @@ def stream_until(
 
 
 @pytest.mark.parametrize("name", MAKERS)
+@settings(max_examples=40, deadline=None)
+@given(counted=st.booleans(), reads=st.lists(st.integers(1, 3000), min_size=1, max_size=5))
+def test_what_was_delivered_is_what_came_before_the_piece_that_waits(
+    name: str, counted: bool, reads: list[int]
+) -> None:
+    sample = MAKERS[name](WORDS)
+    reader, at, before = make(sample), 0, 0
+    for number in range(10_000):
+        size = reads[number % len(reads)]
+        piece = reader.feed(sample.data[at : at + size])
+        at += size
+        if counted:
+            reader.count()
+        if piece.forward:
+            assert reader.count_without(piece.forward) == before
+            assert reader.count_without(piece.forward) == before, "asking changes nothing"
+            before = reader.count()
+        if at >= len(sample.data):
+            break
+    assert before == reader.count() == len(WORDS)
+
+
+@pytest.mark.parametrize("name", MAKERS)
 @settings(max_examples=60, deadline=None)
 @given(most=st.integers(0, 11), reads=st.lists(st.integers(1, 3000), min_size=1, max_size=5))
 def test_the_cut_is_the_longest_run_of_whole_events_within_the_limit(name: str, most: int, reads: list[int]) -> None:

@@ -107,6 +107,11 @@ class Credit:
         self.held, self.available = self.held + more, self.available - more
         return Extended(self.held, self.available)
 
+    async def shrink_to(self, _hold_id: str, total: int) -> Extended | Refused:
+        less = max(self.held - max(total, *self.checkpoints, 0), 0)
+        self.held, self.available = self.held - less, self.available + less
+        return Extended(self.held, self.available)
+
     async def checkpoint(self, _hold_id: str, earned: int, *, outcome: bytes) -> Renewed | Refused:
         if self.away:
             raise Unavailable("away")
@@ -130,6 +135,8 @@ class World:
         unseen: bool = False,
         start: bool = True,
         policy: HoldPolicy = POLICY,
+        ceiling: int | None = None,
+        asker: Any = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.upstream, self.client = Upstream(), Client()
@@ -160,6 +167,8 @@ class World:
             renewed_at_s=self.loop.time(),
             drain_on_disconnect=drain,
             has_unseen_input=unseen,
+            ceiling=ceiling,
+            asker=asker,
         )
         if start:
             self.stream.start()
@@ -256,7 +265,7 @@ async def test_a_hold_that_is_no_longer_open_ends_the_stream_at_once() -> None:
     world = World(credit=200)
     world.credit.answer = Refused(Refusal.NOT_OPEN)
     await play(world, split(chat(tokens(100)).data, [500]))
-    assert (world.stream.cut, world.stream.failure) == (None, "the hold is no longer open")
+    assert (world.stream.cut, world.stream.failure) == (None, "hold_ended")
     assert world.upstream.aborted
 
 
@@ -356,7 +365,7 @@ async def test_an_upstream_that_breaks_off_is_charged_for_what_came() -> None:
     await world.upstream.send(chat(tokens(30)).data[:3_000])
     await world.upstream.end("closed half-way")
     await world.finished()
-    assert world.stream.failure == "closed half-way"
+    assert world.stream.failure == "upstream_closed"
     assert world.cost() == INPUT_COUNTED + 2 * world.client.received.count(b'" abc"')
 
 
@@ -421,7 +430,7 @@ async def test_an_upstream_that_stalls_is_given_up() -> None:
     await world.upstream.send(chat(tokens(2)).data[:700])
     world.tick(11.0, read_timeout_s=10.0)
     await world.finished()
-    assert world.stream.failure == "the upstream stalled"
+    assert world.stream.failure == "upstream_stalled"
 
 
 async def test_a_client_that_takes_nothing_is_cut_and_the_upstream_waits_meanwhile() -> None:
@@ -454,7 +463,7 @@ async def test_a_stream_that_cannot_be_read_ends_without_taking_the_worker_along
 
     world.stream.reader.feed = broken  # type: ignore[method-assign, assignment]
     await world.upstream.send(b"data: {}\n\n")
-    assert world.stream.failure == "the stream could not be read"
+    assert world.stream.failure == "unreadable"
 
 
 async def test_what_goes_wrong_while_money_is_fetched_ends_the_stream_instead_of_hanging_it() -> None:
@@ -465,5 +474,54 @@ async def test_what_goes_wrong_while_money_is_fetched_ends_the_stream_instead_of
 
     world.credit.extend_to = broken  # type: ignore[method-assign]
     await play(world, split(chat(tokens(100)).data, [500]))
-    assert world.stream.failure == "the stream could not be metered"
+    assert world.stream.failure == "unmetered"
     assert world.cost() <= world.credit.held
+
+
+class Person:
+    """Somebody who takes their time to answer."""
+
+    def __init__(self, agreed: int | None) -> None:
+        self.agreed, self.asked, self.answered = agreed, asyncio.Event(), asyncio.Event()
+        self.told: dict[str, Any] = {}
+
+    def asks_about(self, why: str) -> bool:
+        return why == "cap"
+
+    def margin(self, terms: Terms) -> int:
+        return terms.bound(4) - terms.bound(0)
+
+    def keep_alive(self, now: float) -> bytes:
+        return b": waiting\n\n"
+
+    async def ask(self, **told: Any) -> int | None:
+        self.told = told
+        self.asked.set()
+        await self.answered.wait()
+        return self.agreed
+
+
+@pytest.mark.parametrize("agreed", [None, 2_000])
+async def test_a_stream_that_waits_has_earned_what_was_delivered_and_frees_the_rest(agreed: int | None) -> None:
+    sample = chat(tokens(200), usage=False)
+    person = Person(agreed)
+    world = World(credit=2_000, ceiling=INPUT_COUNTED + 2 * 40, asker=person)
+    pieces = split(sample.data, [len(sample.data) // 8])  # about 25 tokens each: the second one does not fit
+    playing = asyncio.create_task(play(world, pieces))
+    await asyncio.wait_for(person.asked.wait(), 5)
+    delivered = world.client.received.count(b'"content":" abc"')
+    worth = INPUT_COUNTED + 2 * delivered
+    assert person.told["current_cost"] == worth == world.stream.earned()
+    assert world.credit.held == worth + 2 * 4, "what it earned and a margin"
+    world.tick(after_s=POLICY.checkpoint_interval_s + 1)
+    await asyncio.sleep(0.01)
+    assert world.credit.checkpoints[-1] == worth, "a worker that dies now charges no more"
+    person.answered.set()
+    await playing
+    received = world.client.received.replace(b": waiting\n\n", b"")
+    if agreed is None:
+        assert (world.stream.cut, world.upstream.aborted) == ("cap", True)
+        assert sample.data.startswith(received) and world.cost() <= INPUT_COUNTED + 2 * 40
+    else:
+        assert received + world.stream.tail == sample.data
+        assert world.cost() == INPUT_COUNTED + 2 * 200

@@ -74,6 +74,19 @@ class Gauge:
         """A cheap count of the events so far, those that wait among them."""
         return self.tally.events + sum(piece.count(end) for piece in self._pending for end in self._framing.whole_ends)
 
+    def count_without(self, forward: bytes) -> int:
+        """Tokens before `forward`, the newest piece; 0 where that can no longer be told. Nothing changes."""
+        if self._mark is not None:
+            tally, pieces = self._mark, self._since
+        else:
+            tally, pieces = self.tally, self._pending
+        fed = b"".join(pieces)
+        if not fed.endswith(forward):
+            return 0
+        before = tally.copy()
+        self._take(before, fed[: len(fed) - len(forward)])
+        return before.text.count()
+
     def fit(self, forward: bytes, output_tokens: int) -> bytes:
         """The longest run of whole events from the start of `forward` within `output_tokens`; the tally goes back
         to it."""

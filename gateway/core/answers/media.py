@@ -162,6 +162,10 @@ class PassingReader:
         """No tokens."""
         return 0
 
+    def count_without(self, forward: bytes) -> int:
+        """No tokens."""
+        return 0
+
     def fit(self, forward: bytes, output_tokens: int) -> bytes:
         """Nothing in it is paid by the token."""
         return forward

@@ -202,6 +202,10 @@ class EventReader:
         """The visible output tokens fed so far."""
         return self._gauge.count()
 
+    def count_without(self, forward: bytes) -> int:
+        """The visible output tokens fed before `forward`, the newest piece."""
+        return self._gauge.count_without(forward)
+
     def fit(self, forward: bytes, output_tokens: int) -> bytes:
         """The longest run of whole events from the start of `forward` within `output_tokens`. The stream is cut
         there."""
