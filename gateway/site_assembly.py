@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -13,7 +14,8 @@ from gateway import __version__
 from gateway.adapters.metrics import Metrics
 from gateway.adapters.system import Machine
 from gateway.agents_assembly import Agents
-from gateway.core.routing import RouteTable
+from gateway.core.operations import Dialect
+from gateway.core.routing import RouteTable, default_routes
 from gateway.store_assembly import Store
 from gateway.web.addresses import Addresses
 from gateway.web.l402 import L402Desk, account_of, l402_routes
@@ -53,7 +55,9 @@ def own_routes(
         await store.ledger.has_lease(store.worker)
 
     document = msgspec.json.encode(
-        openapi_document(relay_paths(table), version=__version__, server_url=public_url or "/")
+        openapi_document(
+            relay_paths(table), upstreams=addressed(table), version=__version__, server_url=public_url or "/"
+        )
     )
 
     async def openapi(_: Request) -> Response:
@@ -68,8 +72,18 @@ def own_routes(
 
 
 def relay_paths(table: RouteTable) -> list[RelayPath]:
-    """What the relay serves, as `/openapi.json` describes it."""
+    """What the relay serves, as `/openapi.json` describes it: the routes, and each upstream under its own name."""
+    named = [
+        replace(route, path=f"/{upstream.name}{route.path}")
+        for upstream in table.upstreams.values()
+        for route in default_routes((upstream,))
+    ]
     return [
         RelayPath(route.path, route.methods, route.operation, route.dialect, flat_price=route.price is not None)
-        for route in table.routes
+        for route in (*table.routes, *named)
     ]
+
+
+def addressed(table: RouteTable) -> list[str]:
+    """The upstreams that are reached as `/{upstream}/...`; raw ones only by routes that name a price."""
+    return [upstream.name for upstream in table.upstreams.values() if upstream.dialect is not Dialect.RAW]

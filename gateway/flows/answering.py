@@ -47,7 +47,7 @@ class Answering:
             raise InvalidRequest(f"must be one of {', '.join(ACTIONS)}", param="action")
         question = await self._questions.find(hold_id)
         if question is None or question.org_id != principal.org_id:
-            raise NotFound("nothing was asked for this request", param="request_id")
+            raise NotFound("nothing was asked for this request", param="id")
         if principal.person_id and question.person_id not in ("", principal.person_id):
             raise Forbidden("this request belongs to another person", code="foreign_request")
         if overage_id not in ("", question.overage_id):

@@ -1,164 +1,123 @@
-"""Schemas that `/openapi.json` is made of: the members that Farebox itself reads or writes."""
+"""The vocabulary of `/openapi.json`: what a text, an id, an instant and money look like, and how they are put together.
+
+Every area describes its objects in these words, so that money is one thing everywhere. Objects of requests are closed,
+because unknown members are refused; objects of answers are open, because an answer may grow, and its reader must not
+break over that.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from gateway.core.operations import Operation
+from gateway.core.accounts import GREATEST_ARGUMENT
+from gateway.core.directory import PERSON_ID_CHARACTERS, SESSION_ID_CHARACTERS
+from gateway.core.money import GREATEST_AMOUNT, NANOUSD_PER_USD
 
-Json = dict[str, Any]
+Schema = dict[str, Any]
+NOTHING: Mapping[str, Schema] = MappingProxyType({})
 
-_TEXT: Json = {"type": "string"}
-_COUNT: Json = {"type": "integer", "minimum": 0}
-_MODEL: Json = {"type": "string", "minLength": 1, "maxLength": 256}
-_FLAG: Json = {"type": ["boolean", "null"]}
-_LIMIT: Json = {"type": ["integer", "null"], "minimum": 1, "maximum": 10_000_000}
-_CHOICES: Json = {"type": ["integer", "null"], "minimum": 1, "maximum": 128}
-
-
-def _body(required: tuple[str, ...], **members: Json) -> Json:
-    return {"type": "object", "required": list(required), "properties": members, "additionalProperties": True}
+# No control characters, so that what is printed in a log or a table stays one line.
+_PRINTABLE = r"^[^\u0000-\u001f\u007f]*$"
+_USD_DIGITS = len(str(GREATEST_ARGUMENT // NANOUSD_PER_USD)) - 1
 
 
-REQUEST_SCHEMAS: dict[Operation, Json] = {
-    Operation.CHAT: _body(
-        ("model",), model=_MODEL, messages={"type": "array", "items": {"type": "object"}}, stream=_FLAG,
-        max_tokens=_LIMIT, max_completion_tokens=_LIMIT, n=_CHOICES,
-    ),
-    Operation.COMPLETIONS: _body(
-        ("model",), model=_MODEL, stream=_FLAG, max_tokens=_LIMIT, n=_CHOICES, best_of=_CHOICES,
-    ),
-    Operation.RESPONSES: _body(("model",), model=_MODEL, stream=_FLAG, max_output_tokens=_LIMIT),
-    Operation.RESPONSES_COMPACT: _body(("model",), model=_MODEL),
-    Operation.EMBEDDINGS: _body(("model",), model=_MODEL),
-    Operation.IMAGES_GENERATIONS: _body(("model",), model=_MODEL, n=_CHOICES),
-    Operation.IMAGES_EDITS: _body(("model",), model=_MODEL),
-    Operation.TRANSCRIPTIONS: _body(("model", "file"), model=_MODEL, file={"type": "string", "format": "binary"}),
-    Operation.SPEECH: _body(("model", "input"), model=_MODEL, input={"type": "string", "minLength": 1}),
-    Operation.MESSAGES: _body(("model",), model=_MODEL, stream=_FLAG, max_tokens=_LIMIT),
-    Operation.OLLAMA_CHAT: _body(("model",), model=_MODEL, stream=_FLAG),
-    Operation.OLLAMA_GENERATE: _body(("model",), model=_MODEL, stream=_FLAG),
-}  # fmt: skip
-
-_MONEY: Json = {
-    "type": "object",
-    "properties": {"amount": {"type": "string", "pattern": r"^\d+(\.\d+)?$"}, "currency": _TEXT, "amount_msat": _COUNT},
-}
-_PROBLEM_MEMBERS: Json = {
-    "type": {"type": "string", "format": "uri"},
-    "title": _TEXT,
-    "status": {"type": "integer"},
-    "detail": _TEXT,
-    "code": _TEXT,
-    "param": _TEXT,
-    "error": {"description": "the same in the shape of the caller's dialect", "type": ["object", "string"]},
-}
-_PROBLEM_REQUIRED = ["type", "title", "status", "detail", "code", "error"]
-_BALANCE_MEMBERS = ("credited_msat", "posted_msat", "held_msat", "available_msat")
-
-_SCHEMAS: Json = {
-    "Object": {"type": "object"},
-    "Money": _MONEY,
-    "Problem": {"type": "object", "required": _PROBLEM_REQUIRED, "properties": _PROBLEM_MEMBERS},
-    "PaymentRequired": {
-        "type": "object",
-        "required": _PROBLEM_REQUIRED,
-        "properties": {
-            **_PROBLEM_MEMBERS,
-            "cost": {"$ref": "#/components/schemas/Money"},
-            "payment_methods": {"type": "array", "items": _TEXT},
-            "invoice": {"type": "string", "description": "BOLT11"},
-            "macaroon": _TEXT,
-            "payment_hash": _TEXT,
-            "amount_sats": _COUNT,
-            "creditSats": _COUNT,
-            "expires_at": {"type": "string", "format": "date-time"},
-            "balance": {"type": "object"},
-        },
-    },
-    "Balance": {
-        "type": "object",
-        "required": list(_BALANCE_MEMBERS),
-        "properties": {
-            **dict.fromkeys(_BALANCE_MEMBERS, _COUNT),
-            "expires_at": {"type": ["string", "null"], "format": "date-time"},
-        },
-    },
-    "Revoked": {
-        "type": "object",
-        "required": ["token_id", "revoked"],
-        "properties": {"token_id": _TEXT, "revoked": {"const": True}},
-    },
-    "RefundRequest": {
-        "type": "object",
-        "required": ["payment_request"],
-        "properties": {"payment_request": {"type": "string", "minLength": 1, "description": "a BOLT11 invoice"}},
-    },
-    "Refund": {
-        "type": "object",
-        "required": ["state", "payment_hash"],
-        "properties": {
-            "refunded_msat": _COUNT,
-            "fee_msat": _COUNT,
-            "payment_hash": _TEXT,
-            "state": {"enum": ["paid", "in_flight", "failed"]},
-        },
-    },
-    "RequestRecord": {
-        "type": "object",
-        "required": ["request_id", "state", "usage", "basis", "cost"],
-        "properties": {
-            "request_id": _TEXT,
-            "state": {"enum": ["open", "posted", "voided", "expired"]},
-            "model": _TEXT,
-            "dialect": _TEXT,
-            "route": _TEXT,
-            "usage": {"type": "object", "additionalProperties": True},
-            "basis": {"enum": ["reported", "counted", "estimated"]},
-            "cost": {"$ref": "#/components/schemas/Money"},
-            "held": {"$ref": "#/components/schemas/Money"},
-            "shortfall": {"$ref": "#/components/schemas/Money"},
-            "cut": {"enum": ["credit", "budget", "cap", None]},
-            "started_at": {"type": "string", "format": "date-time"},
-            "ended_at": {"type": ["string", "null"], "format": "date-time"},
-        },
-    },
-    "Health": {
-        "type": "object",
-        "required": ["status"],
-        "properties": {"status": {"enum": ["live", "ready", "not_ready"]}, "failed": {"type": "array", "items": _TEXT}},
-    },
-}
+def ref(name: str) -> Schema:
+    """A component schema by its name."""
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _problem_response(schema: str, description: str, headers: Json) -> Json:
-    content = {"application/problem+json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    return {"description": description, "headers": headers, "content": content}
+def record(optional: Mapping[str, Schema] = NOTHING, /, **members: Schema) -> Schema:
+    """An object of an answer: all of `members`, and perhaps some of `optional`."""
+    return {"type": "object", "required": list(members), "properties": {**members, **optional}}
 
 
-COMPONENTS: Json = {
-    "schemas": _SCHEMAS,
-    "responses": {
-        "Problem": _problem_response("Problem", "A refusal", {"Retry-After": {"schema": {"type": "integer"}}}),
-        "PaymentRequired": _problem_response(
-            "PaymentRequired",
-            "Money would help: pay the invoice and come back with the macaroon and the preimage",
-            {"WWW-Authenticate": {"schema": _TEXT, "description": 'L402 macaroon="...", invoice="..."'}},
-        ),
-    },
-    "parameters": {
-        "Deposit": {
-            "name": "Farebox-Deposit",
-            "in": "header",
-            "description": "How many sats a challenge is to ask for, within the policy's limits",
-            "schema": {"type": "integer", "minimum": 1},
-        },
-        "IdempotencyKey": {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}},
-    },
-    "securitySchemes": {
-        "l402": {"type": "http", "scheme": "L402", "description": "<macaroon>:<preimage>"},
-        "bearer": {"type": "http", "scheme": "bearer", "description": "<macaroon>:<preimage> where a key goes"},
-        "api_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-        "google_key": {"type": "apiKey", "in": "header", "name": "x-goog-api-key"},
-    },
-}
+def asked(optional: Mapping[str, Schema] = NOTHING, /, **members: Schema) -> Schema:
+    """An object of a request: all of `members`, perhaps some of `optional`, and nothing else."""
+    return record(optional, **members) | {"additionalProperties": False}
+
+
+def listing(of: Schema) -> Schema:
+    """A page. `next` goes into `after`; null where there is no more."""
+    return record(data=items(of), next=nullable(TEXT))
+
+
+def items(of: Schema, *, most: int | None = None, least: int = 0) -> Schema:
+    """A list."""
+    bounds = ({"minItems": least} if least else {}) | ({} if most is None else {"maxItems": most})
+    return {"type": "array", "items": of, **bounds}
+
+
+def nullable(schema: Schema) -> Schema:
+    """The same, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def either(*schemas: Schema) -> Schema:
+    """One of several."""
+    return {"anyOf": list(schemas)}
+
+
+def text(most: int, *, least: int = 1) -> Schema:
+    """Printable text of a request."""
+    return {"type": "string", "minLength": least, "maxLength": most, "pattern": _PRINTABLE}
+
+
+def words(*of: str) -> Schema:
+    """One of these words."""
+    return {"type": "string", "enum": list(of)}
+
+
+def whole(least: int, most: int = GREATEST_AMOUNT) -> Schema:
+    """A whole number."""
+    return {"type": "integer", "minimum": least, "maximum": most}
+
+
+def identifier(*prefixes: str) -> Schema:
+    """An id as we make them: what it is of, and hexadecimal digits."""
+    return {"type": "string", "pattern": f"^({'|'.join(prefixes)})_[0-9a-f]{{4,64}}$"}
+
+
+def described(schema: Schema, description: str) -> Schema:
+    """The same, with a word for its reader."""
+    return {**schema, "description": description}
+
+
+def without(schema: Schema, names: Iterable[str]) -> Mapping[str, Schema]:
+    """The members of an object but for some."""
+    return {name: member for name, member in schema["properties"].items() if name not in set(names)}
+
+
+TEXT: Schema = {"type": "string"}
+FLAG: Schema = {"type": "boolean"}
+TRUE: Schema = {"const": True}
+COUNT = whole(0)
+SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+ANYTHING: Schema = {}
+OBJECT: Schema = {"type": "object"}
+INSTANT: Schema = {"type": "string", "format": "date-time", "pattern": "Z$"}
+DATE: Schema = {"type": "string", "format": "date"}
+INSTANT_ASKED = described(
+    {"type": "string", "format": "date-time", "pattern": "^2[01][0-9]{2}-"}, "an RFC 3339 instant with an offset or Z"
+)
+
+ORG_ID, ACCOUNT_ID, KEY_ID = identifier("org"), identifier("ac"), identifier("ak")
+REQUEST_ID = {"type": "string", "pattern": "^req_[0-9a-f]{26,40}$"}
+PERSON_ID = text(PERSON_ID_CHARACTERS)
+SESSION_ID = text(SESSION_ID_CHARACTERS)
+
+# "50", "50.00", "0.000000001": at most nine decimals, and at most what the ledger takes in one step.
+USD_TEXT: Schema = {"type": "string", "pattern": rf"^(0|[1-9][0-9]{{0,{_USD_DIGITS}}})(\.[0-9]{{1,9}})?$"}
+MONEY_ASKED = either(asked(amount=USD_TEXT, currency={"const": "USD"}), USD_TEXT)
+USD = record(amount={"type": "string", "pattern": r"^(0|[1-9][0-9]*)\.[0-9]{2,9}$"}, currency={"const": "USD"})
+MSAT = record(amount_msat=COUNT)
+
+# Named, so that a generated client has one type for each; `usd` and `money_asked` refer to them.
+MONEY_SCHEMAS: Mapping[str, Schema] = MappingProxyType({
+    "Usd": described(USD, "US dollars, as a decimal string"),
+    "Msat": described(MSAT, "millisatoshi"),
+    "Money": either(ref("Usd"), ref("Msat")),
+    "MoneyAsked": described(MONEY_ASKED, "US dollars: an object, or the decimal string alone; never a float"),
+})  # fmt: skip
+usd, money, money_asked = ref("Usd"), ref("Money"), ref("MoneyAsked")

@@ -27,7 +27,7 @@ def request_routes(ledger: Ledger, account_of: AccountOf, api: Api) -> list[Rout
     """The routes, for the application's table."""
 
     async def read(request: Request) -> Response:
-        request_id: str = request.path_params["request_id"]
+        request_id: str = request.path_params["id"]
         credential = parse_credential(request.scope["headers"], request.scope["query_string"])
         if isinstance(credential, AppKey) or (isinstance(credential, IdentityToken) and api.identity is not None):
             principal = await api.principal(request, Permission.READ)
@@ -42,7 +42,7 @@ def request_routes(ledger: Ledger, account_of: AccountOf, api: Api) -> list[Rout
         body = msgspec.json.encode(request_record(hold, unit))
         return Response(body, media_type="application/json", headers={"cache-control": "no-store"})
 
-    return [Route("/api/requests/{request_id}", read, methods=["GET"])]
+    return [Route("/api/requests/{id}", read, methods=["GET"])]
 
 
 async def hold_of_principal(ledger: Ledger, principal: Principal, request_id: str) -> HoldRecord | None:
@@ -58,4 +58,4 @@ async def hold_of_principal(ledger: Ledger, principal: Principal, request_id: st
 def unknown_request(request_id: str) -> NotFound:
     """The same answer for another's request as for none: ids of others are not told."""
     said = f"no paid request {request_id!r} of this payer is known; listings and token counts are not recorded"
-    return NotFound(said, param="request_id")
+    return NotFound(said, param="id")

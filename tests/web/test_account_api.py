@@ -111,7 +111,7 @@ async def test_a_request_is_read_by_its_organization_and_its_person_and_nobody_e
     running = await parts.place(user="alice")
     assert (await parts.must("GET", f"/api/requests/{running.request_id}"))["state"] == "open"
     bobs = await parts.refused("GET", f"/api/requests/{request_id}", user="bob")
-    assert bobs == (404, "not_found", "request_id")
+    assert bobs == (404, "not_found", "id")
     await parts.make_org()
     assert (await parts.refused("GET", f"/api/requests/{request_id}"))[0] == 404
     assert (await parts.refused("GET", "/api/requests/nonsense"))[0] == 404

@@ -76,7 +76,7 @@ def test_what_is_served_stands_in_it() -> None:
                  "/.well-known/l402.json", "/openapi.json", "/v1/chat/completions", "/weather/{rest}",
                  "/v1beta/models/{model}:streamGenerateContent", "/v1beta/models/{model}:countTokens"):  # fmt: skip
         assert path in paths
-    assert "/v1/realtime" not in paths  # a WebSocket: OpenAPI has no word for it
+    assert "101" in paths["/v1/realtime"]["get"]["responses"], "a WebSocket begins as a GET"
     assert {"get", "post"} <= paths["/weather/{rest}"].keys()
     assert "402" in paths["/v1/chat/completions"]["post"]["responses"]
 

@@ -77,9 +77,9 @@ def event_routes(
             await asyncio.gather(sending, return_exceptions=True)
 
     return [
-        Route("/api/requests/{request_id}/overage", overage, methods=["POST"]),
-        Route("/api/requests/{request_id}/events", listen, methods=["GET"]),
-        WebSocketRoute("/api/requests/{request_id}/events", socket),
+        Route("/api/requests/{id}/overage", overage, methods=["POST"]),
+        Route("/api/requests/{id}/events", listen, methods=["GET"]),
+        WebSocketRoute("/api/requests/{id}/events", socket),
     ]
 
 
@@ -114,7 +114,7 @@ async def _own(
 ) -> tuple[Principal, HoldRecord]:
     """Who asks, and the hold of their own request. Errors: Problem."""
     principal = await api.principal(request, permission)
-    request_id: str = request.path_params["request_id"]
+    request_id: str = request.path_params["id"]
     hold = await hold_of_principal(ledger, principal, request_id)
     if hold is None:
         raise unknown_request(request_id)
