@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.core.errors import InvalidRequest
+from gateway.core.headers import content_type_of
 from gateway.web.bodies import read_body
 
 GREATEST_BODY_BYTES = 262_144
@@ -19,6 +20,7 @@ NO_STORE = {"cache-control": "no-store"}
 
 async def read_object(request: Request) -> tuple[dict[str, Any], bytes]:
     """The JSON object of a body, and its bytes; an empty body is an empty object. Errors: InvalidRequest, TooLarge."""
+    content_type_of(request.scope["headers"])
     raw = await read_body(request.receive, GREATEST_BODY_BYTES)  # type: ignore[arg-type]
     value = read_json(raw) if raw.strip() else {}
     if not isinstance(value, dict):
@@ -44,6 +46,11 @@ def members(body: Mapping[str, Any], allowed: Collection[str], *, required: Coll
             raise InvalidRequest("missing", param=name)
 
 
+def given(body: Mapping[str, Any], name: str) -> bool:
+    """Whether a member says something: null is as good as absent, nothing else is."""
+    return body.get(name) is not None
+
+
 def text_of(body: Mapping[str, Any], name: str, *, most: int = 200, default: str | None = None) -> str:
     """A member that is text. Errors: InvalidRequest."""
     value = body.get(name, default)
@@ -62,7 +69,7 @@ def number_of(body: Mapping[str, Any], name: str, *, least: int, most: int, defa
 
 def texts_of(body: Mapping[str, Any], name: str, *, most: int = 100) -> tuple[str, ...]:
     """A member that is a list of texts; an absent one is empty. Errors: InvalidRequest."""
-    value = body.get(name) or []
+    value = [] if body.get(name) is None else body[name]
     if not isinstance(value, list) or len(value) > most:
         raise InvalidRequest(f"must be a list of at most {most} texts", param=name)
     for index, each in enumerate(value):

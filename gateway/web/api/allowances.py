@@ -13,7 +13,7 @@ from gateway.core.errors import Forbidden, InvalidRequest
 from gateway.core.money_input import parse_instant, parse_money
 from gateway.flows.allowing import Allowing
 from gateway.web.api.budgets import asked_person
-from gateway.web.api_bodies import json_answer, number_of, page, text_of, texts_of
+from gateway.web.api_bodies import given, json_answer, number_of, page, text_of, texts_of
 from gateway.web.principal import Api
 
 PROOFS = ("password", "otp", "passkey")
@@ -39,10 +39,11 @@ def allowance_routes(api: Api, allowing: Allowing) -> list[Route]:
                 raise Forbidden("a person allows their own sessions only", param="user")
             session = text_of(body, "session", most=SESSION_ID_CHARACTERS, default=principal.session)
             cap = parse_money(body["cap"], "cap")
-            per_call = parse_money(body["per_call_cap"], "per_call_cap") if body.get("per_call_cap") else 0
-            if cap == 0:
-                raise InvalidRequest("must be above zero", param="cap")
-            expires = parse_instant(body["expires_at"], "expires_at") if body.get("expires_at") else 0
+            per_call = parse_money(body["per_call_cap"], "per_call_cap") if given(body, "per_call_cap") else cap
+            for amount, name in ((cap, "cap"), (per_call, "per_call_cap")):
+                if amount == 0:
+                    raise InvalidRequest("must be above zero", param=name)
+            expires = parse_instant(body["expires_at"], "expires_at") if given(body, "expires_at") else 0
             wanted = Allowance(
                 allowance_id="",
                 org_id=principal.org_id,
@@ -52,7 +53,7 @@ def allowance_routes(api: Api, allowing: Allowing) -> list[Route]:
                 models=texts_of(body, "models"),
                 cap=cap,
                 per_call_cap=per_call,
-                count=number_of(body, "count", least=1, most=10**9) if body.get("count") is not None else 0,
+                count=number_of(body, "count", least=1, most=10**9) if given(body, "count") else 0,
                 expires_at_ms=expires,
             )
             return await allowing.make(principal, wanted, {name: body[name] for name in PROOFS if name in body})

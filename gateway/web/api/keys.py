@@ -67,6 +67,8 @@ async def make_key(api: Api, keying: Keying, principal: Principal, body: dict[st
         if expires_at_ms <= api.system.now_s() * 1_000:
             raise InvalidRequest("must be in the future", param="expires_at")
     names = texts_of(body, "permissions")
+    if body.get("permissions") == []:
+        raise InvalidRequest("must name some; without the member a key may do everything", param="permissions")
     for index, name in enumerate(names):
         if name not in list(Permission):
             there = ", ".join(Permission)
