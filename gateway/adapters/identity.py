@@ -125,7 +125,7 @@ class Identity:
             raise InvalidKey("no identity provider of this issuer is known here", param="authorization")
         provider, keys = found
         key = await keys.find(str(header.get("kid") or ""))
-        if key is None or header.get("alg") not in provider.algorithms:
+        if key is None or header.get("alg") not in provider.algorithms or not _fits(key, str(header["alg"])):
             raise InvalidKey("the identity token is signed by a key that is not known", param="authorization")
         try:
             claims: dict[str, Any] = jwt.decode(
@@ -149,3 +149,11 @@ class Identity:
     async def close(self) -> None:
         """Let the connections go."""
         await self._http.aclose()
+
+
+# The key types that an algorithm signs with (RFC 7518, section 6.1): another type would be an error of the library.
+_KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
+
+
+def _fits(key: PyJWK, algorithm: str) -> bool:
+    return key.key_type == _KEY_TYPES.get(algorithm[:2])

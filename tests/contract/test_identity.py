@@ -16,9 +16,11 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
+from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_curve_key
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from jwt.algorithms import RSAAlgorithm
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from gateway.adapters import identity as module
 from gateway.adapters.identity import Identity, NamedPerson, Provider
@@ -139,6 +141,21 @@ async def test_a_leeway_forgives_clocks_that_differ(verifier: Identity, keys: li
 async def test_a_foreign_signature_is_refused(verifier: Identity, keys: list[RSAPrivateKey]) -> None:
     with pytest.raises(InvalidKey):
         await verifier.verify(token(keys[1]))
+
+
+async def test_a_key_of_another_kind_than_the_algorithm_is_no_key_for_it(
+    server: KeyServer, keys: list[RSAPrivateKey]
+) -> None:
+    curve = generate_curve_key(SECP256R1())
+    server.answer = {"keys": [jwk(keys[0], "rsa"), json.loads(ECAlgorithm.to_jwk(curve.public_key())) | {"kid": "ec"}]}
+    verifier = Identity([provider(server.address)], time.time)
+    with pytest.raises(InvalidKey):
+        await verifier.verify(token(keys[0], "ec"))
+    with pytest.raises(InvalidKey):
+        await verifier.verify(jwt.encode(claims(), curve, algorithm="ES256", headers={"kid": "rsa"}))
+    good = jwt.encode(claims(), curve, algorithm="ES256", headers={"kid": "ec"})
+    assert (await verifier.verify(good)).person_id == "alice"
+    await verifier.close()
 
 
 async def test_a_token_without_a_signature_is_refused(verifier: Identity) -> None:
