@@ -101,6 +101,7 @@ async def open_agents(
         crediting=crediting,
         ledger=store.ledger,
         counting=counting,
+        policies=policies,
     )
     records = RedisIdempotency(store.link, Vault(master_secrets(config)))
     return Agents(desk, challenger, verifier, crediting, refunder, records, challenge_policy)

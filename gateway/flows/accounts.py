@@ -139,6 +139,8 @@ class AccountDesk:
             else:
                 answer = await self._place(hold)
             if isinstance(answer, Placed):
+                if answer.granted < hold.ceiling and not attempt.counted:
+                    attempt.terms = await self._counting.closer(request, attempt.terms, call)
                 return self._work(call, caller, attempt, chosen, policy, answer, placed_at_s)
             refused = answer
             if not await self._mended(call, caller, request, attempt, refused):

@@ -22,9 +22,9 @@ from gateway.core.credentials import (
     NoCredential,
 )
 from gateway.core.dialects import gemini
-from gateway.core.errors import Forbidden, InvalidRequest, MethodNotAllowed, NotFound
+from gateway.core.errors import Forbidden, InvalidRequest, MethodNotAllowed, NotFound, Problem, UpgradeRequired
 from gateway.core.facts import RequestFacts
-from gateway.core.headers import speaks
+from gateway.core.headers import is_grpc, speaks
 from gateway.core.multipart import upload_request
 from gateway.core.operations import FREE_OPERATIONS, Dialect, Operation
 from gateway.core.price_cards import PriceCard
@@ -37,8 +37,11 @@ from gateway.flows.accounts import AccountDesk
 from gateway.flows.agents import AgentDesk
 from gateway.flows.asking import Asker
 from gateway.flows.settling import Work
+from gateway.flows.trace import Trace
 from gateway.policies import Policies
 from gateway.ports import System
+
+_UPGRADE = {"connection": "upgrade", "upgrade": "websocket"}
 
 
 class Admitted(Struct):
@@ -71,28 +74,27 @@ class Admission:
         self._system = system
         self._upload_most_bytes = upload_most_bytes
 
-    async def admit(self, call: Call, credential: Credential) -> Admitted:
+    async def admit(self, call: Call, credential: Credential, trace: Trace) -> Admitted:
         """Admit a request, its money reserved. Errors: Problem; nothing is reserved then."""
         if isinstance(credential, AppKey) or (isinstance(credential, IdentityToken) and self._accounts.knows_identity):
-            return await self._admit_account(call, credential)
+            return await self._admit_account(call, credential, trace)
         if isinstance(credential, IdentityToken):
             credential = NO_CREDENTIAL  # nobody here vouches for it
         deposit = asked_deposit(call.headers)
         try:
-            admitted = self._facts(call, self._match(call))
-        except (InvalidRequest, MethodNotAllowed):
-            # Somebody who only buys credit sends no real request: the path is enough.
-            unpaid = isinstance(credential, NoCredential | Malformed)
-            if unpaid and (deposit is not None or not call.body) and call.upload is None:
+            admitted = self._asked(call, trace)
+        except (InvalidRequest, MethodNotAllowed, UpgradeRequired) as refused:
+            if _only_buys(call, credential, deposit, refused):
                 raise await self._agents.challenge(call, credential, deposit) from None
             raise
         if not isinstance(credential, L402Credential):
-            raise await self._agents.challenge(call, credential, deposit, admitted.card, admitted.facts)
+            raise await self._agents.challenge(call, credential, deposit, admitted, self.policies.hold)
         if AGENT not in admitted.match.route.payers:
             raise Forbidden("this route does not admit agents")
         payer = self._agents.known(credential, context := self._context(call, admitted))
         if payer is None:
             payer = await self._agents.identify(call, credential, context, deposit)
+        trace.account = payer.account
         if admitted.card is None:
             await self._agents.must_be_known(call, payer, deposit)
             call.belong_to(payer.token[:2])
@@ -100,10 +102,10 @@ class Admission:
         admitted.work = await self._agents.place(call, payer, admitted, deposit, self.policies.hold)
         return admitted
 
-    async def _admit_account(self, call: Call, credential: AppKey | IdentityToken) -> Admitted:
+    async def _admit_account(self, call: Call, credential: AppKey | IdentityToken, trace: Trace) -> Admitted:
         """Admit a request with an app key: the key first, then the request, then its money."""
-        caller = await self._accounts.callers.known(call, credential)
-        admitted = self._facts(call, self._match(call))
+        caller = trace.caller = await self._accounts.callers.known(call, credential)
+        admitted = self._asked(call, trace)
         card = admitted.card
         self._accounts.callers.admit(call, caller, admitted.match, card.model if card is not None else "")
         if card is None:
@@ -120,6 +122,15 @@ class Admission:
     def asker(self, work: Work, dialect: Dialect) -> Asker | None:
         """Who asks for more when a stream comes to what was agreed."""
         return self._accounts.asker(work, bears_comments=dialect in (Dialect.OPENAI, Dialect.ANTHROPIC))
+
+    def _asked(self, call: Call, trace: Trace) -> Admitted:
+        """What the request asks for, and its prices. Errors: as `read`; UpgradeRequired."""
+        match = trace.match = self._match(call)
+        if match.operation is Operation.REALTIME and not call.upgrades:
+            raise UpgradeRequired(f"{call.path} is served over WebSocket alone", headers=_UPGRADE)
+        admitted = self._facts(call, match)
+        trace.match, trace.model = admitted.match, admitted.facts.model
+        return admitted
 
     def _match(self, call: Call) -> Match:
         found = self.routes.match(call.method, call.path)
@@ -208,3 +219,14 @@ class Admission:
             model=admitted.facts.model,
             names=(match.operation, match.upstream_name),
         )
+
+
+def _only_buys(call: Call, credential: Credential, deposit: int | None, refused: Problem) -> bool:
+    """Whether a request that cannot be served gets a challenge. Somebody who only buys credit sends no real request: a
+    GET of the path is enough, or its own method without a body; and gRPC's bodies are read by nobody here. Any other
+    method that the path does not take is refused before it costs an invoice."""
+    if not isinstance(credential, NoCredential | Malformed) or call.upload is not None:
+        return False
+    if isinstance(refused, MethodNotAllowed) and call.method != "GET":
+        return False
+    return deposit is not None or not call.body or is_grpc(call.headers)

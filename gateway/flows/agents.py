@@ -8,15 +8,17 @@ invoice.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.core.call import Call
 from gateway.core.credentials import Credential, L402Credential
 from gateway.core.errors import Forbidden, PaymentRequired, Problem, Unavailable
+from gateway.core.estimates import estimate, estimate_members
 from gateway.core.facts import RequestFacts
 from gateway.core.holds import Placed, PlaceHold, Refusal, Refused
 from gateway.core.ids import hold_of_request
-from gateway.core.money import MARGIN_ONE_PPM, Rate, Unit, amount_of, money_object
+from gateway.core.money import MARGIN_ONE_PPM, NO_RATE, Rate, Unit, amount_of, money_object
 from gateway.core.price_cards import PriceCard
 from gateway.core.request_record import labels_json
 from gateway.core.restrictions import RequestContext
@@ -27,6 +29,7 @@ from gateway.flows.counting import Counting
 from gateway.flows.crediting import Crediting
 from gateway.flows.settling import Work
 from gateway.flows.verifying import Forbids, NeedsChallenge, VerifiedPayer, Verifier
+from gateway.policies import Policies
 from gateway.ports import Ledger
 
 # What can be mended is mended once each: credit, rate, input; and one more for a race.
@@ -54,12 +57,14 @@ class AgentDesk:
         crediting: Crediting,
         ledger: Ledger,
         counting: Counting,
+        policies: Callable[[], Policies],
     ) -> None:
         self._challenger = challenger
         self._verifier = verifier
         self._crediting = crediting
         self._ledger = ledger
         self._counting = counting
+        self._policies = policies
         self._voiding: set[asyncio.Task[object]] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -86,14 +91,35 @@ class AgentDesk:
         call: Call,
         credential: Credential,
         deposit: int | None,
-        card: PriceCard | None = None,
-        facts: RequestFacts | None = None,
+        request: Request | None = None,
+        policy: HoldPolicy | None = None,
     ) -> Problem:
-        """The 402 for a request that shows nothing that we know."""
+        """The 402 for a request that shows nothing that we know: it asks for as much as the request needs to begin."""
         reason = (
             getattr(credential, "reason", None) or "this request must be paid: pay the invoice and retry with the proof"
         )
-        return await self._refusal(call, reason, deposit, price=_floor_nanousd(card, facts))
+        rate = self._challenger.rate() if self._challenger is not None else None
+        if request is None or request.card is None or policy is None or rate is None:
+            return await self._refusal(call, reason, deposit)
+        terms = Terms(request.card, request.facts, Unit.MSAT, rate)
+        floor = amounts_of(terms, policy).floor
+        if self._challenger is not None and floor > self._challenger.usual_msat and call.upload is None:
+            # Counting is dear, and here nobody has paid: only where more would be asked for than usual.
+            terms = terms.with_input(await self._counting.input_bound_off_loop(request, call.body))
+            floor = amounts_of(terms, policy).floor
+        return await self._refusal(
+            call, reason, deposit, needed_msat=floor, price=_nanousd(floor, terms), members=self._quoted(terms, policy)
+        )
+
+    def _quoted(self, terms: Terms, policy: HoldPolicy) -> dict[str, object]:
+        """What the request may cost, for the body of a 402."""
+        policies = self._policies()
+        in_usd = Terms(terms.card, terms.facts, Unit.NANOUSD, NO_RATE)
+        of = estimate(
+            in_usd, policy, policies.approvals, amounts_of(in_usd, policy).ceiling,
+            overhead_tokens=policies.request_limits.overhead_tokens,
+        )  # fmt: skip
+        return {"quote": estimate_members(of)}
 
     async def _refusal(
         self,
@@ -142,6 +168,8 @@ class AgentDesk:
                 self._void_later(hold)
                 raise
             if isinstance(answer, Placed):
+                if answer.granted < hold.ceiling and not counted:
+                    terms = await self._counting.closer(request, terms, call)
                 return Work(
                     call.request_id, answer.hold_id, payer.account, terms, answer.granted, answer.available, placed_at_s
                 )
@@ -211,7 +239,9 @@ class AgentDesk:
                     "held": money_object(refused.held, Unit.MSAT),
                 }
                 amounts = amounts_of(terms, policy)
-                short = max(amounts.floor - refused.available, 0)
+                # A delegate's top-up buys a credit of its own, on which there is nothing yet.
+                there = refused.available if payer.top_up_of is not None else 0
+                short = max(amounts.floor - there, 0)
                 return await self._refusal(
                     call,
                     "the credit does not cover this request: pay the invoice to top it up",
@@ -219,7 +249,7 @@ class AgentDesk:
                     top_up_of=payer.top_up_of,
                     needed_msat=short,
                     price=_nanousd(amounts.floor, terms),
-                    members={"balance": balance},
+                    members={"balance": balance, **self._quoted(terms, policy)},
                 )
             case Refusal.REVOKED:
                 return await self._refusal(call, "the token was revoked", deposit)
@@ -233,14 +263,6 @@ class AgentDesk:
                 return Unavailable("the store is short of memory", code="store_unavailable", retry_after_s=10)
             case _:
                 return Unavailable(f"the hold was refused: {refused.reason.value}", retry_after_s=2)
-
-
-def _floor_nanousd(card: PriceCard | None, facts: RequestFacts | None) -> int | None:
-    """The least that this request costs, for the body of the 402; None where it is not known."""
-    if card is None or facts is None:
-        return None
-    terms = Terms(card, facts, Unit.NANOUSD, Rate(0))
-    return terms.bound(min(facts.output_limit_tokens or 1, 1)) or None
 
 
 def _nanousd(amount_msat: int, terms: Terms) -> int:

@@ -30,7 +30,7 @@ from gateway.core.challenges import (
 from gateway.core.crowds import ChallengeLimits, ChallengePlace, Crowd, place_of, place_of_top_up
 from gateway.core.errors import PaymentRequired, RateLimited, Unavailable
 from gateway.core.invoices import payment_hash_of
-from gateway.core.money import MSAT_PER_SAT
+from gateway.core.money import MSAT_PER_SAT, Rate
 from gateway.flows.together import Together
 from gateway.ports import ChallengeBook, LightningNode, Rates, System, TokenMint
 
@@ -65,6 +65,15 @@ class Challenger:
         self._book = book
         self._system = system
         self._top_ups: Together[Challenge] = Together()
+
+    @property
+    def usual_msat(self) -> int:
+        """What is asked for where nobody says how much."""
+        return self._policy().default_deposit_sats * MSAT_PER_SAT
+
+    def rate(self) -> Rate | None:
+        """The rate of a challenge made now; None: there can be none."""
+        return self._rates.current()
 
     async def challenge(
         self,

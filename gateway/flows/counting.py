@@ -14,12 +14,14 @@ from msgspec.structs import replace
 
 from gateway.core.answers.figures import decoded
 from gateway.core.answers.registry import answer_text, report_of_answer
+from gateway.core.call import Call
 from gateway.core.facts import RequestFacts
 from gateway.core.input_text import image_bytes, input_text
 from gateway.core.metering import StreamReader, TextCounter
 from gateway.core.operations import Operation
 from gateway.core.price_cards import PriceCard
 from gateway.core.routing import Match
+from gateway.core.terms import Terms
 from gateway.core.usage import Basis, Usage
 
 # Above this the counting of a text leaves the event loop.
@@ -100,6 +102,18 @@ class Counting:
         if len(body) > LARGE_TEXT_BYTES:
             return await asyncio.to_thread(self.input_bound, request, body)
         return self.input_bound(request, body)
+
+    async def closer(self, request: Counted, terms: Terms, call: Call) -> Terms:
+        """The terms of a request that did not get all it may cost, its input counted where the limit of its output is
+        worked out from them: else more credit could buy less output. A stream counts when it comes to that."""
+        facts = request.facts
+        if call.upload is not None or facts.input_counted or not facts.limit_can_be_spliced:
+            return terms
+        if facts.stream and facts.shows_all:
+            return terms
+        found = terms.with_input(await self.input_bound_off_loop(request, call.body))
+        request.facts = found.facts
+        return found
 
     async def of_answer(
         self,
