@@ -8,13 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from starlette.applications import Starlette
 
 from gateway.adapters.accesslog import AccessLog
 from gateway.adapters.metrics import Metrics
@@ -35,9 +33,7 @@ from gateway.store_assembly import open_store
 from gateway.web.observer import RequestObserver
 from gateway.web.proxy import Proxy
 from gateway.web.realtime import RealtimeEdge
-from gateway.web.site import own_site
-
-ASGIApp = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+from gateway.web.site import ASGIApp, ObservedSite, own_site
 
 
 @dataclass(slots=True)
@@ -140,7 +136,7 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             )
         )
         stack.push_async_callback(background.close)
-        gateway.app = _dispatch(site, edge.proxy, edge.realtime)
+        gateway.app = _dispatch(ObservedSite(site, observer.tell), edge.proxy, edge.realtime)
         yield gateway
 
 
@@ -156,7 +152,7 @@ def _open_metrics(stack: AsyncExitStack, data_dir: Path, background: Background)
     return metrics
 
 
-def _dispatch(site: Starlette, proxy: Proxy, realtime: RealtimeEdge) -> ASGIApp:
+def _dispatch(site: ASGIApp, proxy: Proxy, realtime: RealtimeEdge) -> ASGIApp:
     """Our own paths to the site, all others to the relay. `/api/chat` and `/api/generate` are Ollama's."""
     own = frozenset(
         {"l402", "health", "metrics", "openapi.json", ".well-known", "api", "admin", "hooks", "dashboard", "console"}

@@ -92,7 +92,7 @@ async def _drain(gateway: Gateway, server: uvicorn.Server, grace_s: float) -> No
         await asyncio.sleep(0.05)
     gateway.drain()
     await asyncio.sleep(grace_s)
-    gateway.stop_streams("the gateway is being restarted")
+    gateway.stop_streams("restart")
 
 
 async def _reload_policies(gateway: Gateway, reload: asyncio.Event) -> None:

@@ -84,6 +84,9 @@ class LogLine(msgspec.Struct, omit_defaults=True, gc=False):
     model: str = ""
     reason: str = ""
     account: str = ""
+    org: str = ""
+    key_id: str = ""
+    user: str = ""
     policy: str = ""
     hold: str = ""
     state: str = ""
@@ -103,7 +106,7 @@ def log_line(now_s: float, request: Finished) -> LogLine:
         _instant(now_s), "request", request.request_id, request.method, request.route, request.status,
         round(request.duration_s * 1_000, 1), round(request.upstream_s * 1_000, 1),
         round(request.first_byte_s * 1_000, 1), request.upstream, request.dialect, request.operation, request.model,
-        request.reason, request.account, request.policy,
+        request.reason, request.account, request.org, request.key_id, request.user, request.policy,
     )  # fmt: skip
     if request.hold:
         line.hold, line.state, line.unit, line.basis = request.hold, request.state, request.unit, request.basis

@@ -24,6 +24,7 @@ from gateway.core.finished import Finished
 WRITE_INTERVAL_S = 1.0
 GREATEST_SLOTS = 1_024
 GREATEST_NOTED_CALLS = 4_096
+REFUSALS_FROM = 400  # a status below belongs to an answer that began, or to a client that went before it
 _GAUGES = "gauges"
 _TOKEN_KINDS = (
     "input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
@@ -42,6 +43,7 @@ class Metrics:
             "farebox_requests", "Requests, by what became of them", ("route", "operation", "status")
         )
         self.refused = Counter("farebox_refused", "Requests refused, by code", ("reason",))
+        self.broken = Counter("farebox_broken_answers", "Answers that did not come to their end, by why", ("reason",))
         self.tokens = Counter("farebox_tokens", "Tokens of settled requests", ("upstream", "model", "kind"))
         self.holds = Counter("farebox_holds", "Holds that ended, by how", ("state",))
         self.posted = Counter("farebox_posted_amount", "Amounts charged, in the unit", ("unit", "upstream", "model"))
@@ -124,7 +126,7 @@ class Metrics:
         count, amount, shortfalls, shortfall, *tokens = row
         self.requests.add((route, operation, str(status)), count)
         if reason:
-            self.refused.add((reason,), count)
+            (self.refused if status >= REFUSALS_FROM else self.broken).add((reason,), count)
         if not state:
             return
         self.holds.add((state,), count)

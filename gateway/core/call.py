@@ -26,6 +26,7 @@ class Call(Struct):
     upload: AsyncIterator[bytes] | None = None
     upload_bytes: int = 0
     model: str | None = None  # the model that the query names, of a realtime session
+    upgrades: bool = False  # comes over a WebSocket
     form: MultipartFields | None = None  # the small fields of an upload, as far as they were read
 
     def belong_to(self, partition: str) -> None:

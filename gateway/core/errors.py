@@ -89,6 +89,24 @@ class TooLarge(Problem):
     status, code, title = 413, "too_large", "Too large"
 
 
+class HeadTooLarge(TooLarge):
+    """431: a request line with its headers above the limit."""
+
+    status, title = 431, "Request head too large"
+
+
+class MalformedRequest(Problem):
+    """400: bytes that are no HTTP request."""
+
+    status, code, title = 400, "invalid_request", "Malformed request"
+
+
+class UpgradeRequired(Problem):
+    """426: the path is served over WebSocket alone."""
+
+    status, code, title = 426, "upgrade_required", "Upgrade required"
+
+
 class InvalidRequest(Problem):
     """422: bad input. `param` names the field, `detail` says what would be right. Nothing has changed."""
 

@@ -12,7 +12,8 @@ from gateway.core.usage import NO_USAGE, Usage
 
 
 class Finished(Struct, gc=False):
-    """`reason`: why it was refused or ended early ("" when all went well). Amounts are in `unit`."""
+    """`reason`: the code it was refused with, or why its answer broke off ("" when all went well). Amounts are in
+    `unit`."""
 
     request_id: str
     method: str = ""
@@ -38,3 +39,6 @@ class Finished(Struct, gc=False):
     upstream_s: float = 0.0  # until the upstream's head; 0 where none was asked
     first_byte_s: float = 0.0
     acknowledged: bool = True
+    org: str = ""  # of an account's request: whose it is, by which key (its id, never its text), for which person
+    key_id: str = ""
+    user: str = ""

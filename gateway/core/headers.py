@@ -100,18 +100,25 @@ def header_value(headers: Headers, name: bytes) -> bytes | None:
 
 def content_type_of(headers: Headers) -> bytes:
     """The type of a body that is read here, in lower case. Refused is what could make the upstream read other words in
-    the same bytes: two types, or JSON in another encoding than UTF-8."""
+    the same bytes: two types, JSON in another encoding than UTF-8, a compressed body."""
     found = b""
     for name, value in headers:
         if name == b"content-type":
             if found:
                 raise InvalidRequest("content-type: given twice", param="content-type")
             found = value.lower()
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise InvalidRequest("content-encoding: send the body uncompressed", param="content-encoding")
     if b"charset" in found:
         charset = _CHARSET.search(found)
         if charset is None or charset[1] not in (b"utf-8", b"utf8"):
             raise InvalidRequest("content-type: bodies are read as UTF-8", param="content-type")
     return found
+
+
+def is_grpc(headers: Headers) -> bool:
+    """Whether the caller speaks gRPC, told by its Content-Type."""
+    return (header_value(headers, b"content-type") or b"")[:16].lower() == b"application/grpc"
 
 
 def speaks(headers: Headers) -> Dialect:

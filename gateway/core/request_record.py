@@ -26,8 +26,8 @@ def labels_json(model: str, dialect: str, route: str, org: str = "", user: str =
 
 
 def outcome_json(usage: Usage, basis: Basis, *, cut: str | None = None, model: str = "") -> bytes:
-    """What of a request is kept with its hold at each checkpoint and at the end. `model`: the one that was served, where
-    it is another than was asked for."""
+    """What of a request is kept with its hold at each checkpoint and at the end. `model`: the one that was served,
+    where it is another than was asked for."""
     more = b""
     if cut is not None:
         more += b',"cut":' + msgspec.json.encode(cut)

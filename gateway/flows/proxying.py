@@ -83,23 +83,27 @@ class Relay:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
 
+    def match_of(self, call: Call) -> Match | None:
+        """The route of a request that was never read so far."""
+        found = self._admission.routes.match(call.method, call.path)
+        return found if isinstance(found, Match) else None
+
     def dialect_of(self, call: Call) -> Dialect:
         """The dialect to answer a refusal in: the route's, else what the caller's headers speak."""
-        found = self._admission.routes.match(call.method, call.path)
-        if isinstance(found, Match):
-            return speaks(call.headers) if found.operation is Operation.LISTING else found.dialect
-        return speaks(call.headers)
+        found = self.match_of(call)
+        if found is None or found.operation is Operation.LISTING:
+            return speaks(call.headers)
+        return found.dialect
 
     def is_raw(self, call: Call) -> bool:
         """Whether the route takes a flat price, so that nobody reads the body and all of it can stream."""
-        found = self._admission.routes.match(call.method, call.path)
-        return isinstance(found, Match) and found.operation is Operation.RAW
+        found = self.match_of(call)
+        return found is not None and found.operation is Operation.RAW
 
     async def serve(self, call: Call, credential: Credential, outlet: Outlet, trace: Trace) -> None:
         """Answer one request. Errors: Problem, while nothing has been sent to the client."""
-        admitted = await self._admission.admit(call, credential)
-        trace.admitted = admitted
-        work = admitted.work
+        admitted = await self._admission.admit(call, credential, trace)
+        work = trace.work = admitted.work
         if work is None:
             await self._relay_free(call, admitted, outlet, trace)
             return
@@ -241,7 +245,7 @@ class Relay:
     ) -> bool:
         """Stream an answer through unread. True when it came to its proper end."""
         trace.status = answer.status
-        return await pass_through(
+        ended = await pass_through(
             answer,
             outlet,
             headers_down(answer.headers, call.request_id.encode()),
@@ -249,6 +253,8 @@ class Relay:
             drains=also is not None and admitted.match.operation is not Operation.RAW,
             stalled_reader_s=self._settings.stalled_reader_s,
         )
+        trace.reason = "client_gone" if outlet.gone else "" if ended else "upstream_closed"
+        return ended
 
     # Streams.
 
@@ -315,7 +321,7 @@ class Relay:
         usage, basis = self._counting.judged(stream, admitted)
         work.terms, work.granted = stream.terms, stream.granted
         self._price_as_served(admitted, work, stream.reader.model)
-        trace.reason = stream.failure or ""
+        trace.reason = stream.failure or ("client_gone" if outlet.gone else "")
         post = asyncio.ensure_future(self._settler.post(work, usage, basis, cut=stream.cut))
         if not outlet.gone:
             await asyncio.wait([post], timeout=LAST_EVENT_WAIT_S)

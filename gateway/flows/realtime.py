@@ -73,10 +73,10 @@ class RealtimeRelay:
         found = self._admission.routes.match("GET", call.path)
         if not isinstance(found, Match) or found.operation is not Operation.REALTIME:
             raise NotFound(f"no route serves a WebSocket at {call.path}", code="unknown_route")
-        call.model = _model(call.query)
-        admitted = await self._admission.admit(call, credential)
-        trace.admitted = admitted
-        work = admitted.work
+        call.model, call.upgrades = _model(call.query), True
+        trace.match = found
+        admitted = await self._admission.admit(call, credential, trace)
+        work = trace.work = admitted.work
         if work is None:
             raise Unavailable("a session without a hold", code="internal")
         session: RealtimeSession | None = None

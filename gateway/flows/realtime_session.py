@@ -93,7 +93,7 @@ class RealtimeSession:
             self.stop("store")
         except Exception:
             log.exception("hold %s: the session could not be relayed", self._work.hold_id)
-            self.stop("the session could not be relayed")
+            self.stop("unreadable")
 
     # The two directions.
 
@@ -166,8 +166,8 @@ class RealtimeSession:
         if code in _PASSED_ON or (code is not None and 3000 <= code < 5000):
             self._code, self._reason = code, reason
         else:
-            self._code, self._reason = FAILED, "the upstream broke off"
-            self.failure = "the upstream broke off"
+            self._code = FAILED
+            self._reason = self.failure = "upstream_closed"
         self._end()
 
     # Money.
@@ -205,7 +205,7 @@ class RealtimeSession:
         """End the session here."""
         if not self._ended.done():
             self.failure = why
-            self._code, self._reason = GOING_AWAY, why[:100]
+            self._code, self._reason = GOING_AWAY, why
             self._end()
 
     def _end(self) -> None:
@@ -245,11 +245,11 @@ class RealtimeSession:
         blocked_since = self._client.blocked_since
         if blocked_since is not None and now - blocked_since > stalled_reader_s:
             self._client_gone = True
-            self.stop("the client takes nothing")
+            self.stop("client_gone")
         elif now > self._renewed_at + self._policy.hold_lifetime_s - RENEWAL_MARGIN_S:
             self.stop("lease")
         elif now > self._started_at + self._policy.hold_greatest_age_s - AGE_MARGIN_S:
-            self.stop("the session has reached its greatest age")
+            self.stop("greatest_age")
         elif now >= self._checkpoint_at:
             self._checkpoint_soon(now)
 
@@ -264,7 +264,7 @@ class RealtimeSession:
             outcome = outcome_json(self.meter.usage, self.meter.basis, model=self.meter.model)
             answer = await self._ledger.checkpoint(self._work.hold_id, earned, outcome=outcome)
             if isinstance(answer, Refused):
-                self.stop("the hold is no longer open")
+                self.stop("hold_ended")
             else:
                 self._renewed_at = now
         except Unavailable:

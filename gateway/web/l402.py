@@ -19,7 +19,8 @@ from starlette.routing import Route
 
 from gateway.core.challenges import ChallengePolicy, asked_deposit
 from gateway.core.credentials import AppKey, L402Credential, Malformed, NoCredential, parse_credential
-from gateway.core.errors import Forbidden, InvalidRequest, NotFound, PaymentRequired
+from gateway.core.errors import Forbidden, InvalidRequest, MethodNotAllowed, NotFound, PaymentRequired
+from gateway.core.headers import content_type_of
 from gateway.core.refunds import RefundState, refund_members
 from gateway.core.restrictions import RequestContext
 from gateway.flows.challenging import Challenger
@@ -30,6 +31,7 @@ from gateway.ports import IdempotencyRecords, Ledger, System
 from gateway.web.addresses import Addresses
 from gateway.web.bodies import read_body
 from gateway.web.idempotency import once
+from gateway.web.site_trace import trace_of
 
 # A refund's body is one invoice.
 GREATEST_BODY_BYTES = 16_384
@@ -120,6 +122,7 @@ Act = Callable[[L402Desk, Request, VerifiedPayer, bytes], Awaitable[tuple[dict[s
 async def _once(desk: L402Desk, request: Request, act: Act) -> Response:
     """Act for whoever shows a credential, once under an `Idempotency-Key`."""
     payer = await _payer(desk, request)
+    content_type_of(request.scope["headers"])
     body = await read_body(request.receive, GREATEST_BODY_BYTES)  # type: ignore[arg-type]
     return await once(desk.records, request, payer.account, body, partial(act, desk, request, payer, body))
 
@@ -148,6 +151,7 @@ async def _payer(desk: L402Desk, request: Request) -> VerifiedPayer:
         raise Forbidden(f"A caveat of the token forbids this: {outcome.reason}.")
     if isinstance(outcome, NeedsChallenge):
         raise await _challenge(desk, request, outcome)
+    trace_of(request.scope).account = outcome.account
     return outcome
 
 
@@ -157,7 +161,9 @@ async def account_of(desk: L402Desk, request: Request) -> str:
 
 
 async def _challenge(desk: L402Desk, request: Request, needs: NeedsChallenge) -> PaymentRequired:
-    """The 402 to raise."""
+    """The 402 to raise. A HEAD gets no body, so nobody could pay what it would be answered with."""
+    if request.method == "HEAD":
+        raise MethodNotAllowed("ask with GET", headers={"allow": "GET"})
     headers = request.scope["headers"]
     challenge = await desk.challenger.challenge(
         desk.addresses.of(dict(request.scope), headers),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.core.call import Call
 from gateway.core.finished import Finished
+from gateway.flows.callers import Caller
 from gateway.flows.settling import Work
 from gateway.flows.trace import Trace
 
@@ -43,24 +44,32 @@ class RequestObserver:
         for call, trace, duration_s in waiting:
             self._tell(call, trace, duration_s)
 
-    def _tell(self, call: Call, trace: Trace, duration_s: float) -> None:
-        admitted = trace.admitted
-        if admitted is None:
-            request = Finished(
-                call.request_id, call.method, status=trace.status, reason=trace.reason, policy=self._policy(),
-                duration_s=duration_s, upstream_s=trace.upstream_s, first_byte_s=trace.first_byte_s,
-            )  # fmt: skip
-        else:
-            match, work = admitted.match, admitted.work
-            request = Finished(
-                call.request_id, call.method, match.route.path, match.upstream_name, match.dialect, match.operation,
-                admitted.facts.model, trace.status, trace.reason, policy=self._policy(), duration_s=duration_s,
-                upstream_s=trace.upstream_s, first_byte_s=trace.first_byte_s,
-            )  # fmt: skip
-            if work is not None:
-                _settle(request, work)
+    def tell(self, request: Finished) -> None:
+        """One request to our own paths is over."""
+        request.policy = self._policy()
         for sink in self._sinks:
             sink(request)
+
+    def _tell(self, call: Call, trace: Trace, duration_s: float) -> None:
+        request = Finished(
+            call.request_id, call.method, model=trace.model, status=trace.status, reason=trace.reason,
+            account=trace.account, duration_s=duration_s, upstream_s=trace.upstream_s, first_byte_s=trace.first_byte_s,
+        )  # fmt: skip
+        match, caller, work = trace.match, trace.caller, trace.work
+        if match is not None:
+            request.route, request.upstream = match.route.path, match.upstream_name
+            request.dialect, request.operation = match.dialect, match.operation
+        if caller is not None:
+            _belong(request, caller)
+        if work is not None:
+            _settle(request, work)
+        self.tell(request)
+
+
+def _belong(request: Finished, caller: Caller) -> None:
+    """Whose it is."""
+    request.account, request.org = caller.account, caller.key.org_id
+    request.key_id, request.user = caller.key.key_id, caller.person_id
 
 
 def _settle(request: Finished, work: Work) -> None:

@@ -25,6 +25,7 @@ from gateway.ports import IdempotencyRecords, System
 from gateway.web.addresses import Addresses
 from gateway.web.api_bodies import members, read_object
 from gateway.web.idempotency import once
+from gateway.web.site_trace import trace_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Api:
             if person_id and person_id != named.person_id:
                 raise InvalidRequest("it names another person than the identity token", param="farebox-user")
             person_id = named.person_id
+        trace = trace_of(request.scope)
+        trace.org, trace.user = org_id, person_id
         permissions = tuple(Permission) if key.operator else key.permissions
         if named is not None:
             permissions = tuple(each for each in permissions if each is not Permission.MANAGE)
@@ -102,6 +105,7 @@ class Api:
         if found is None:
             raise InvalidKey("this key is not known here", param="authorization")
         key, org = found
+        trace_of(request.scope).key_id = key.key_id
         now_ms = int(self.system.now_s() * 1_000)
         if key.revoked or (key.expires_at_ms is not None and now_ms >= key.expires_at_ms):
             raise InvalidKey("this key was revoked or has expired", param="authorization")

@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.core.errors import Problem
+from gateway.core.headers import Headers, is_grpc
 from gateway.core.operations import Dialect
-
-Headers = list[tuple[bytes, bytes]]
+from gateway.web.site_trace import trace_of
 
 TYPE_BASE = "https://farebox.dev/problems/"
 # Statuses where the same request can succeed a little later; for all others a retry is wasted, and for 402 it is
@@ -36,7 +36,10 @@ _GOOGLE_STATUSES = {
     429: "RESOURCE_EXHAUSTED", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
 # gRPC has no code for a missing payment: the protocol of L402 says 13 (internal) with this message.
-_GRPC_CODES = {401: 16, 402: 13, 403: 7, 404: 12, 409: 10, 413: 8, 422: 3, 429: 8, 502: 14, 503: 14, 504: 4}
+_GRPC_CODES = {
+    400: 3, 401: 16, 402: 13, 403: 7, 404: 12, 405: 12, 409: 10, 413: 8, 422: 3, 426: 9, 429: 8, 431: 8,
+    502: 14, 503: 14, 504: 4,
+}  # fmt: skip
 _GRPC_PAYMENT = "payment required"
 _encode = msgspec.json.Encoder().encode
 
@@ -87,7 +90,8 @@ def _error(problem: Problem, dialect: Dialect) -> Any:
             "status": _GOOGLE_STATUSES.get(problem.status, "INTERNAL"),
         }
     if dialect is Dialect.ANTHROPIC:
-        kind = _ANTHROPIC_TYPES.get(problem.status, "api_error")
+        other = "invalid_request_error" if problem.status < 500 else "api_error"
+        kind = _ANTHROPIC_TYPES.get(problem.status, other)
         return {"type": kind, "message": message, "param": problem.param, "code": problem.code}
     return {"message": message, "type": problem.code, "param": problem.param, "code": problem.code}
 
@@ -123,27 +127,30 @@ def _grpc_headers(problem: Problem) -> Headers:
     ]
 
 
-def is_grpc(content_type: bytes | None) -> bool:
-    """Whether a request's Content-Type is gRPC's."""
-    return content_type is not None and content_type[:16].lower() == b"application/grpc"
-
-
-async def on_problem(_request: Request, error: Exception) -> Response:
+async def on_problem(request: Request, error: Exception) -> Response:
     """Starlette's exception handler for our own refusals, and for everything else that goes wrong."""
     problem = error if isinstance(error, Problem) else Problem("Something went wrong here. It has been logged.")
-    return response_of(problem)
+    return _refused(request, problem)
 
 
-async def on_http_exception(_request: Request, error: Exception) -> Response:
+async def on_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's handler for its own HTTPException (no such path, no such method): the same body as for ours."""
     status = getattr(error, "status_code", 500)
     code, title = _PLAIN.get(status, ("http_error", "Error"))
     problem = Problem(title, code=code)
     problem.status, problem.title = status, title
     headers: Mapping[str, str] = getattr(error, "headers", None) or {}
-    return response_of(
-        problem, [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    )
+    listed = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    return _refused(request, problem, listed)
+
+
+def _refused(request: Request, problem: Problem, headers: Headers | None = None) -> Response:
+    trace = trace_of(request.scope)
+    trace.status, trace.reason = problem.status, problem.code
+    status, listed, body = render_problem(problem, grpc=is_grpc(request.scope["headers"]), headers=headers)
+    response = Response(body, status_code=status)
+    response.raw_headers = listed
+    return response
 
 
 _PLAIN = {
@@ -151,11 +158,3 @@ _PLAIN = {
     405: ("method_not_allowed", "Method not allowed"), 413: ("too_large", "Too large"),
     500: ("internal", "Internal error"),
 }  # fmt: skip
-
-
-def response_of(problem: Problem, headers: Headers | None = None) -> Response:
-    """A Starlette response with the problem."""
-    status, listed, body = render_problem(problem, headers=headers)
-    response = Response(body, status_code=status)
-    response.raw_headers = listed
-    return response

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from gateway.core.call import Call
 from gateway.core.credentials import Credential, CredentialReader, Malformed, NoCredential
 from gateway.core.errors import Problem, TooLarge, Unavailable
-from gateway.core.headers import Headers, content_type_of, header_value
+from gateway.core.headers import Headers, content_type_of, header_value, is_grpc
 from gateway.core.multipart import MultipartFields, boundary_of
 from gateway.flows.proxying import Relay
 from gateway.flows.trace import Trace
@@ -24,7 +24,7 @@ from gateway.web.addresses import Addresses
 from gateway.web.bodies import ClientGone, Receive, Upload, check_size, read_body
 from gateway.web.http_protocol import EXTENSION, Direct
 from gateway.web.outlet import Outlet, Send
-from gateway.web.problems import is_grpc, render_failure, render_problem
+from gateway.web.problems import render_failure, render_problem
 
 log = logging.getLogger("farebox.relay")
 
@@ -103,6 +103,8 @@ class Proxy:
             await self._refuse(call, outlet, render_failure)
         finally:
             self.open_requests -= 1
+            if trace.match is None:  # refused before it was read: the route is told all the same
+                trace.match = self._relay.match_of(call)
             self._observer.finished(call, trace)
 
     def _new_tails(self) -> str:
@@ -172,7 +174,6 @@ class Proxy:
         """Answer with a problem, unless an answer has begun: then the connection just breaks off."""
         if outlet.begun:
             return
-        grpc = is_grpc(header_value(call.headers, b"content-type"))
         own: Headers = [(b"farebox-request-id", call.request_id.encode())]
-        status, headers, body = render(*problem, self._relay.dialect_of(call), grpc=grpc)
+        status, headers, body = render(*problem, self._relay.dialect_of(call), grpc=is_grpc(call.headers))
         await outlet.respond(status, [*headers, *own], body)

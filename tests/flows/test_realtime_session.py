@@ -170,7 +170,7 @@ async def test_a_hold_that_was_resolved_elsewhere_ends_the_session() -> None:
     scene.credit.closed = True
     scene.tick(5)
     await scene.end()
-    assert scene.session.failure == "the hold is no longer open"
+    assert scene.session.failure == "hold_ended"
 
 
 async def test_a_session_ends_before_its_hold_must() -> None:
@@ -189,7 +189,7 @@ async def test_a_client_that_takes_nothing_is_given_up_and_told_nothing() -> Non
     scene.client.blocked_since = scene.loop.time() - 61
     scene.tick(0)
     await scene.end()
-    assert scene.session.failure == "the client takes nothing" and scene.client.closed is None
+    assert scene.session.failure == "client_gone" and scene.client.closed is None
 
 
 async def test_a_client_that_has_gone_ends_the_session_at_its_next_frame() -> None:
@@ -256,7 +256,7 @@ async def test_a_frame_that_cannot_be_relayed_ends_the_session(caplog: pytest.Lo
 
     scene.upstream.receive = broken  # type: ignore[method-assign]
     await scene.end()
-    assert scene.session.failure == "the session could not be relayed"
+    assert scene.session.failure == "unreadable"
     assert "could not be relayed" in caplog.text
 
 

@@ -22,12 +22,14 @@ from starlette.routing import Route
 
 from gateway.core import errors
 from gateway.core.errors import Problem
+from gateway.core.headers import is_grpc
 from gateway.core.operations import Dialect
-from gateway.web.problems import is_grpc, on_http_exception, on_problem, render_failure, render_problem
+from gateway.web.problems import on_http_exception, on_problem, render_failure, render_problem
 
 ALL = [
     errors.PaymentRequired, errors.AmbiguousCredential, errors.InvalidKey, errors.Forbidden, errors.NotFound,
-    errors.MethodNotAllowed, errors.Conflict, errors.TooLarge, errors.InvalidRequest, errors.RateLimited,
+    errors.MethodNotAllowed, errors.Conflict, errors.TooLarge, errors.HeadTooLarge, errors.MalformedRequest,
+    errors.UpgradeRequired, errors.InvalidRequest, errors.RateLimited,
     errors.UpstreamFailed, errors.UpstreamTimeout, errors.Unavailable, errors.Problem,
 ]  # fmt: skip
 
@@ -99,7 +101,8 @@ def test_grpc_callers_are_told_in_trailers_of_the_head() -> None:
     assert headers["www-authenticate"] == "L402 x" and headers["content-type"] == "application/grpc"
     _, headers, _ = rendered(errors.Unavailable("away\r\nx: 50 % é"), grpc=True)
     assert (headers["grpc-status"], headers["grpc-message"]) == ("14", "away%0D%0Ax: 50 %25 %C3%A9")
-    assert is_grpc(b"application/grpc+proto") and not is_grpc(b"application/json") and not is_grpc(None)
+    assert is_grpc([(b"content-type", b"application/grpc+proto")])
+    assert not is_grpc([(b"content-type", b"application/json")]) and not is_grpc([])
 
 
 async def test_the_handlers_of_the_framework_give_the_same_body() -> None:
@@ -120,7 +123,9 @@ async def test_the_handlers_of_the_framework_give_the_same_body() -> None:
         assert failed.status_code == 500 and "secret" not in failed.text
         assert (await client.get("/nowhere")).json()["code"] == "not_found"
         wrong = await client.post("/refuse")
+        grpc = await client.get("/refuse", headers={"content-type": "application/grpc"})
     assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
+    assert (grpc.status_code, grpc.content, grpc.headers["grpc-status"]) == (200, b"", "10")
     assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD"}  # Starlette keeps them in a set
 
 
