@@ -112,7 +112,7 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             current[0] = admission.policies = fresh
 
         gateway = Gateway(_nothing_yet, config, edge.proxy, admission, edge.streams, apply)
-        run_people(stack, people, store=store, config=config, system=system, metrics=metrics, background=background)
+        run_people(stack, people, store=store, system=system, metrics=metrics, background=background)
         api = open_api(people, agents.records, edge.addresses, system)
         site = own_site(
             people_routes(

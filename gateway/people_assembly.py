@@ -14,6 +14,7 @@ from gateway.adapters.identity import Identity, Provider
 from gateway.adapters.metrics import Metrics
 from gateway.adapters.proofs import OneTimeCodes, Passkeys, Passwords
 from gateway.adapters.redis.audit import RedisAudit
+from gateway.adapters.redis.budget_alerts import RedisBudgetAlerts
 from gateway.adapters.redis.directory import RedisDirectory
 from gateway.adapters.redis.leases import Lease
 from gateway.adapters.redis.outbox import RedisOutbox
@@ -26,13 +27,13 @@ from gateway.adapters.webhooks import WebhookSender, make_secret
 from gateway.agents_assembly import master_secrets
 from gateway.background import Background
 from gateway.config import Config
-from gateway.core.webhooks import DeliveryPolicy
 from gateway.flows.account_refusals import AccountRefusals
 from gateway.flows.accounts import AccountDesk
 from gateway.flows.allowing import Allowing
 from gateway.flows.answering import Answering
 from gateway.flows.asking import AskDesk
 from gateway.flows.balances import Balances
+from gateway.flows.budget_telling import BudgetTelling
 from gateway.flows.budgeting import Budgeting
 from gateway.flows.callers import Callers
 from gateway.flows.claiming import Claiming
@@ -88,6 +89,7 @@ class People:
     questions: RedisQuestions
     answering: Answering
     balances: Balances
+    alerts: RedisBudgetAlerts
     outbox: RedisOutbox
     sender: WebhookSender
     vault: Vault
@@ -128,8 +130,10 @@ def open_people(
     keying = Keying(store=records, directory=directory, system=system)
     peopling = Peopling(store=records, directory=directory, ledger=store.ledger, policies=policies, system=system)
     using = Using(usage=usage, store=records)
+    alerts = RedisBudgetAlerts(store.link)
     budgeting = Budgeting(
         store=records,
+        alerts=alerts,
         directory=directory,
         used_since=using.used_since,
         canonical=_canonical(config, policies, system),
@@ -181,6 +185,7 @@ def open_people(
             policies=policies, system=system,
         ),
         step_up=step_up,
+        alerts=alerts,
         outbox=RedisOutbox(store.link),
         sender=WebhookSender(
             allow_private=config.webhooks.allow_private_addresses, timeout_s=config.webhooks.timeout_s
@@ -225,7 +230,6 @@ def run_people(
     people: People,
     *,
     store: Store,
-    config: Config,
     system: Machine,
     metrics: Metrics,
     background: Background,
@@ -240,14 +244,14 @@ def run_people(
         sender=people.sender,
         vault=people.vault,
         system=system,
+        readable=BudgetTelling(people.store).readable,
         counted=counted,
-        policy=DeliveryPolicy(timeout_s=config.webhooks.timeout_s),
     )
     stack.push_async_callback(people.sender.close)
     if people.identity is not None:
         stack.push_async_callback(people.identity.close)
     stack.push_async_callback(deliverer.close)
-    forecaster = Forecaster(store=people.store, system=system)
+    forecaster = Forecaster(store=people.store, alerts=people.alerts, system=system)
     sweeps = [
         Sweep("webhooks", WEBHOOKS_EVERY_S, deliverer.once, Lease(store.link, "sweep:webhooks", store.worker)),
         Sweep("forecasts", FORECASTS_EVERY_S, forecaster.once, Lease(store.link, "sweep:forecasts", store.worker)),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.core.accounts import Budget, CounterState
 from gateway.core.directory import BudgetDefinition, Org, OrgView, PersonView, Scope, encoded
@@ -53,6 +55,13 @@ def scope_text(scope: Scope, org_id: str, person_id: str = "") -> str:
     return text
 
 
+def scope_of_text(text: str) -> Scope:
+    """The scope that a counter's name names; of a default budget's with its person. Errors: TypeError where it is
+    none."""
+    org, *members = text.split("&")
+    return Scope(org, **{name: unquote(value) for name, _, value in (member.partition("=") for member in members)})
+
+
 def applies(scope: Scope, facts: BudgetFacts) -> bool:
     """Whether a request has all that the scope names."""
     for name in _NAMES:
@@ -60,6 +69,14 @@ def applies(scope: Scope, facts: BudgetFacts) -> bool:
         if wanted and (not facts.of(name) if (name, wanted) == ("user", EVERYBODY) else wanted != facts.of(name)):
             return False
     return True
+
+
+def standing_for(own: Sequence[BudgetDefinition], of_org: Sequence[BudgetDefinition]) -> list[BudgetDefinition]:
+    """The budgets that name a person, and the default ones that none of those replaces: on the same scope and
+    window."""
+    taken = {(replace(each.scope, user=EVERYBODY), each.rules[-1].window) for each in own}
+    default = [each for each in of_org if each.scope.user == EVERYBODY]
+    return [*own, *(each for each in default if (each.scope, each.rules[-1].window) not in taken)]
 
 
 def definition_window(definition: BudgetDefinition, org: Org, now_ms: int) -> Window:

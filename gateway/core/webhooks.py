@@ -1,4 +1,9 @@
-"""Outgoing webhooks: where an organization wants to be told, and how hard we try. Signed as Standard Webhooks says."""
+"""Outgoing webhooks: where an organization wants to be told, and how hard we try. Signed as Standard Webhooks says.
+
+What is tried is the receiver, not the event: pauses grow until it takes something. Once it was given up (an event
+died), each of the following events has one attempt, with the pause kept, so that what is told today does not wait for
+days behind what nobody took; and what waits for one receiver is bounded.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +15,29 @@ from msgspec import Struct
 from gateway.core.request_record import rfc3339
 
 EVENTS = (
-    "budget.alert", "budget.forecast", "budget.paused", "quote.waiting", "quote.answered", "overage.needed",
-    "overage.answered", "webhook.test",
+    "budget.alert", "budget.forecast", "budget.paused", "budget.resumed", "charge.posted", "quote.waiting",
+    "quote.answered", "overage.needed", "overage.answered", "webhook.test",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryPolicy:
-    """Pauses double from the first to the greatest; eighteen attempts are about three days. A receiver that takes
-    longer than `timeout_s` is tried again."""
+    """Pauses double from the first to the greatest; eighteen attempts are about three days. Beyond `waiting_most` of
+    one organization the oldest become dead letters, and beyond `dead_most` those are forgotten."""
 
     first_pause_s: int = 5
     greatest_pause_s: int = 6 * 3_600
     attempts_most: int = 18
-    timeout_s: float = 10.0
+    waiting_most: int = 1_000
     dead_most: int = 1_000
 
     def pause_s(self, attempts: int) -> int:
         """How long after so many failed attempts."""
-        return int(min(self.first_pause_s * 2 ** max(attempts - 1, 0), self.greatest_pause_s))
+        return int(min(self.first_pause_s * 2 ** min(max(attempts - 1, 0), 30), self.greatest_pause_s))
+
+    def gives_up(self, attempts: int) -> bool:
+        """Whether the event that was just tried is dead."""
+        return attempts >= self.attempts_most
 
 
 class Hook(Struct, frozen=True):
@@ -41,17 +50,22 @@ class Hook(Struct, frozen=True):
     events: tuple[str, ...] = ()  # empty: all
     previous_secret: str = ""
     previous_until_ms: int = 0
-    disabled: bool = False  # it answered 410 Gone
+
+    def wants(self, kind: str) -> bool:
+        """Whether it is to be told events of this kind."""
+        return not self.events or kind in self.events
 
 
 class Delivery(Struct, frozen=True):
-    """How the oldest waiting event of an organization fares."""
+    """How an organization's receiver fares. `attempts`: that failed since it took the last event; nothing is tried
+    before `next_at_ms`."""
 
     attempts: int = 0
     next_at_ms: int = 0
     failing_since_ms: int = 0
     last_at_ms: int = 0
     last_error: str = ""
+    gone: bool = False  # it answered 410: nothing is sent until the endpoint is set again
 
 
 def hook_members(hook: Hook, delivery: Delivery, waiting: int) -> dict[str, Any]:
@@ -59,9 +73,10 @@ def hook_members(hook: Hook, delivery: Delivery, waiting: int) -> dict[str, Any]
     return {
         "url": hook.url,
         "events": list(hook.events),
-        "state": "disabled" if hook.disabled else "failing" if delivery.failing_since_ms else "active",
+        "state": "disabled" if delivery.gone else "failing" if delivery.failing_since_ms else "active",
         "last_delivery": rfc3339(delivery.last_at_ms) if delivery.last_at_ms else None,
         "failing_since": rfc3339(delivery.failing_since_ms) if delivery.failing_since_ms else None,
         "last_error": delivery.last_error or None,
+        "next_attempt": rfc3339(delivery.next_at_ms) if delivery.next_at_ms else None,
         "waiting": waiting,
     }

@@ -211,3 +211,14 @@ def _local(instant_ms: int, zone: ZoneInfo) -> datetime:
 def _window_id(window: str, starts_at_ms: int) -> str:
     start = datetime.fromtimestamp(starts_at_ms // 1_000, UTC)
     return f"{window[0]}{start:%Y%m%dT%H%M%S}"
+
+
+def named_window(window_id: str) -> tuple[str, int]:
+    """Kind and start of a window by its id; a total's start is not in it: 0. Errors: ValueError where it is none."""
+    if window_id == TOTAL:
+        return TOTAL, 0
+    start = datetime.strptime(window_id[1:], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    for kind in WINDOWS:
+        if window_id[0] == kind[0] and kind != TOTAL:
+            return kind, int(start.timestamp()) * 1_000
+    raise ValueError(window_id)

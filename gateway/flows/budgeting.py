@@ -11,12 +11,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
-from msgspec.structs import replace
 
 from gateway.core.accounts import Budget, CounterState
 from gateway.core.budget_changes import changed, has_ended, is_lowered_below, live_record, made, named
 from gateway.core.budget_input import BudgetInput
-from gateway.core.budgets import EVERYBODY, budget_object, definition_window, record_id, scope_text
+from gateway.core.budgets import EVERYBODY, budget_object, definition_window, record_id, scope_text, standing_for
 from gateway.core.directory import AuditEntry, BudgetDefinition, OrgView, PersonView, Principal, Scope
 from gateway.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from gateway.core.holds import LimitHit
@@ -49,6 +48,12 @@ class Store(Protocol):
     ) -> bool: ...
 
 
+class Alerts(Protocol):
+    """Who tells what a window has used already, each share once."""
+
+    async def passed(self, budget: BudgetDefinition, window: str, scope: str) -> None: ...
+
+
 class Budgeting:
     """Lists and changes budgets."""
 
@@ -56,6 +61,7 @@ class Budgeting:
         self,
         *,
         store: Store,
+        alerts: Alerts,
         directory: Directory,
         used_since: UsedSince,
         canonical: Canonical,
@@ -63,6 +69,7 @@ class Budgeting:
         system: System,
     ) -> None:
         self._store = store
+        self._alerts = alerts
         self._directory = directory
         self._used_since = used_since
         self._scopes = BudgetScopes(directory=directory, canonical=canonical, key_exists=key_exists)
@@ -87,11 +94,7 @@ class Budgeting:
 
     async def _of_person(self, org: OrgView, person_id: str) -> list[BudgetDefinition]:
         person = await self._store.person(org.org.org_id, person_id)
-        own = list(person.budgets) if person is not None else []
-        # A person's own one on the same scope and window stands in the place of the default.
-        taken = {(replace(each.scope, user=EVERYBODY), each.rules[-1].window) for each in own}
-        default = [each for each in org.budgets if each.scope.user == EVERYBODY]
-        return [*own, *(each for each in default if (each.scope, each.rules[-1].window) not in taken)]
+        return standing_for(person.budgets if person is not None else (), org.budgets)
 
     async def _objects(
         self, org: OrgView, definitions: Sequence[BudgetDefinition], person_id: str
@@ -181,6 +184,7 @@ class Budgeting:
             self._directory.forget(principal.org_id, person_id)
             if done is not None:
                 await self._pause_lowered(principal, org, before, changes)
+                await self._alert_passed(org, [after for after, _ in changes.values()])
                 return [self._after(changes, given, scope) for given, scope in wanted]
         raise Conflict("others are changing these budgets; try again")
 
@@ -239,6 +243,14 @@ class Budgeting:
                 told = _told(after.budget_id, name, after.limit, used, counter.held if counter is not None else 0)
                 audit = self._audit(principal, "budget.pause", after.budget_id, b"null", told)
                 await self._store.put_state(org_id, after.budget_id, "paused", audit, event=("budget.paused", told))
+
+    async def _alert_passed(self, org: OrgView, budgets: Sequence[BudgetDefinition]) -> None:
+        """Alert about what is used already of a lower limit, or at a share that is new. Persons of a default budget are
+        told of with their next charge."""
+        for each in budgets:
+            if each.alerts_pct and each.scope.user != EVERYBODY:
+                window = definition_window(each, org.org, self._now_ms())
+                await self._alerts.passed(each, window.window_id, scope_text(each.scope, org.org.org_id))
 
     async def delete(self, principal: Principal, budget_id: str) -> None:
         """Take a budget out. Errors: NotFound, Forbidden, Conflict."""

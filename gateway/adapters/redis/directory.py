@@ -3,7 +3,7 @@
 All records of an organization lie in its partition:
 `{pNN}orgs` ids   `{pNN}org:<org>` fields `record`, `b:<budget>`   `{pNN}key:<16 hex>` record   `{pNN}keys:<org>` ids
 `{pNN}person:<org>|<user>` fields `record`, `b:<budget>`, `a:<allowance>`, `s:<secret>`   `{pNN}persons:<org>` index
-`{pNN}v:<part>` version   `{pNN}audit` log
+`{pNN}owners` fields `<a person's own account>`   `{pNN}v:<part>` version   `{pNN}audit` log
 
 A change is one script (`change.lua`): it compares the version that the caller saw, writes, raises the version and
 appends the audit entry, or does nothing. Readers take version and records in one transaction.
@@ -23,6 +23,7 @@ from gateway.adapters.redis.books import Link
 from gateway.adapters.redis.scripts import load
 from gateway.core.accounts import Budget, CounterState
 from gateway.core.directory import (
+    AccountOwner,
     Allowance,
     AuditEntry,
     BudgetDefinition,
@@ -48,7 +49,7 @@ class RedisDirectory:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._change, self._see, self._forecast = load("change"), load("see_person"), load("forecast")
+        self._change, self._see = load("change"), load("see_person")
 
     # Reading.
 
@@ -91,7 +92,7 @@ class RedisDirectory:
 
     async def person(self, org_id: str, person_id: str) -> PersonView | None:
         """A person with budgets and allowances, at one version."""
-        name, part = _person_name(org_id, person_id), person_part(org_id, person_id)
+        name, part = person_key(org_id, person_id), person_part(org_id, person_id)
         while True:
             version = await self.version(part, org_id)
             fields = await self._fields(name)
@@ -100,11 +101,15 @@ class RedisDirectory:
 
     async def persons(self, org_id: str, *, after: str, most: int) -> Sequence[Person]:
         """Persons in the order of their encoded ids."""
+        return [view.person for view in await self.person_views(org_id, after=after, most=most)]
+
+    async def person_views(self, org_id: str, *, after: str, most: int) -> Sequence[PersonView]:
+        """The same, with their budgets and allowances; their version is not looked at."""
         name = f"{keys.tag(org_id)}persons:{org_id}"
         low = f"({encoded(after)}" if after else "-"
         found = await self._link.command("ZRANGEBYLEX", name, low, "+", "LIMIT", 0, most, key=name)
         views = await asyncio.gather(*(self._person_by_name(org_id, member.decode()) for member in found))
-        return [view.person for view in views if view is not None]
+        return [view for view in views if view is not None]
 
     async def _person_by_name(self, org_id: str, name: str) -> PersonView | None:
         return _person_view(0, await self._fields(f"{keys.tag(org_id)}person:{org_id}|{name}"))
@@ -166,7 +171,7 @@ class RedisDirectory:
         of_tag = keys.tag(person.org_id)
         minute = person.created_at_ms // _MINUTE_MS
         names = [
-            _person_name(person.org_id, person.person_id), f"{of_tag}persons:{person.org_id}",
+            person_key(person.org_id, person.person_id), f"{of_tag}persons:{person.org_id}",
             f"{of_tag}seen:{key_id}|{minute}",
         ]  # fmt: skip
         args = (_encode(person), encoded(person.person_id), most_per_minute, 2 * _MINUTE_MS)
@@ -199,9 +204,12 @@ class RedisDirectory:
         """Write a person."""
         of_tag = keys.tag(person.org_id)
         writes: Writes = [
-            (_person_name(person.org_id, person.person_id), ("hset", "record", _encode(person))),
+            (person_key(person.org_id, person.person_id), ("hset", "record", _encode(person))),
             (f"{of_tag}persons:{person.org_id}", ("zadd", "0", encoded(person.person_id))),
         ]
+        if person.account:
+            owner = _encode(AccountOwner(person.org_id, person.person_id))
+            writes.append((keys.owners_key(of_tag), ("hset", person.account, owner)))
         part = person_part(person.org_id, person.person_id)
         return await self.change(person.org_id, part, writes, audit, expected=expected)
 
@@ -220,7 +228,7 @@ class RedisDirectory:
         """Write definitions and live records of budgets of one part (`person_id` "": the organization's own). A live
         record without a state keeps its own."""
         of_tag = keys.tag(org_id)
-        name = _person_name(org_id, person_id) if person_id else f"{of_tag}org:{org_id}"
+        name = person_key(org_id, person_id) if person_id else f"{of_tag}org:{org_id}"
         writes: Writes = [(name, ("hset", f"b:{each.budget_id}", _encode(each))) for each in budgets]
         for each in live:
             fields = ["raised", str(each.raised_to), "raised_until", str(each.raised_until_ms)]
@@ -242,7 +250,7 @@ class RedisDirectory:
     async def delete_budget(self, budget: BudgetDefinition, audit: AuditEntry, *, expected: int) -> int | None:
         """Take a budget out; its counters stay until their windows end."""
         of_tag, person_id = keys.tag(budget.org_id), _person_of(budget)
-        name = _person_name(budget.org_id, person_id) if person_id else f"{of_tag}org:{budget.org_id}"
+        name = person_key(budget.org_id, person_id) if person_id else f"{of_tag}org:{budget.org_id}"
         writes: Writes = [
             (name, ("hdel", f"b:{budget.budget_id}")),
             (keys.budget_key(of_tag, budget.budget_id), ("del",)),
@@ -267,43 +275,10 @@ class RedisDirectory:
 
     async def put_allowance(self, allowance: Allowance, audit: AuditEntry, *, expected: int) -> int | None:
         """Write an allowance of a person."""
-        name = _person_name(allowance.org_id, allowance.person_id)
+        name = person_key(allowance.org_id, allowance.person_id)
         writes: Writes = [(name, ("hset", f"a:{allowance.allowance_id}", _encode(allowance)))]
         part = person_part(allowance.org_id, allowance.person_id)
         return await self.change(allowance.org_id, part, writes, audit, expected=expected)
-
-    async def secret(self, org_id: str, person_id: str, name: str) -> bytes | None:
-        """A sealed secret of a person."""
-        key = _person_name(org_id, person_id)
-        found: bytes | None = await self._link.command("HGET", key, f"s:{name}", key=key)
-        return found
-
-    async def put_secret(
-        self, org_id: str, person_id: str, name: str, value: bytes, audit: AuditEntry, *, expected: int
-    ) -> bool:
-        """Write a secret, if nobody wrote one since version `expected` of the person's secrets."""
-        key = _person_name(org_id, person_id)
-        writes: Writes = [(key, ("hset", f"s:{name}", value))]
-        part = f"{person_part(org_id, person_id)}|secrets"
-        return await self.change(org_id, part, writes, audit, expected=expected) is not None
-
-    async def tell_forecast(self, org_id: str, window: str, scope: str, data: bytes) -> bool:
-        """Tell once a window that a budget's forecast passes its limit; whether it was told now."""
-        of_tag = keys.tag(org_id)
-        names = [f"{of_tag}c:{window}|{scope}", keys.outbox_key(of_tag)]
-        return bool(await self._link.script(self._forecast, names, [org_id, data]))
-
-    async def attempt(self, org_id: str, person_id: str, *, window_s: int) -> int:
-        """Count one more attempt of a person to prove who they are; how many there were in the window."""
-        name = f"{keys.tag(org_id)}tries:{person_part(org_id, person_id)}"
-        made = int(await self._link.command("INCR", name, key=name))
-        await self._link.command("PEXPIRE", name, window_s * 1_000, "NX", key=name)
-        return made
-
-    async def forget_attempts(self, org_id: str, person_id: str) -> None:
-        """They have proved it."""
-        name = f"{keys.tag(org_id)}tries:{person_part(org_id, person_id)}"
-        await self._link.command("DEL", name, key=name)
 
     async def change(
         self,
@@ -337,7 +312,8 @@ def _key_name(key_id: str) -> str:
     return f"{keys.tag(key_id)}key:{key_id.removeprefix('ak_')}"
 
 
-def _person_name(org_id: str, person_id: str) -> str:
+def person_key(org_id: str, person_id: str) -> str:
+    """Where a person's record stands."""
     return f"{keys.tag(org_id)}person:{person_part(org_id, person_id)}"
 
 

@@ -1,8 +1,12 @@
 """What is to be told, in Redis: `{pNN}outbox` streams, written in the step that causes the event.
 
-`{pNN}hook:<org>` endpoint, `{pNN}delivery:<org>` how it fares, `{pNN}dead:<org>` what could not be told, newest first,
-`{pNN}told:<org>` the newest events, told or not. An entry is deleted once it was told, or is dead: whoever dies in
-between tells it again under the same id.
+From there each event comes into its organization's own queue, so that nobody waits behind another one's receiver:
+`{pNN}tell:<org>` what waits, oldest first   `{pNN}due` organizations with something waiting, by when they may be told
+`{pNN}events:<org>` the newest events, told or not   `{pNN}dead:<org>` what could not be told; both newest first
+`{pNN}hook:<org>` endpoint   `{pNN}delivery:<org>` how it fares
+
+Each move is one script, and an event leaves its queue once it was told, or is dead: whoever dies in between tells it
+again under the same id.
 """
 
 from __future__ import annotations
@@ -10,14 +14,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.adapters.redis import keys
 from gateway.adapters.redis.books import Link
+from gateway.adapters.redis.scripts import load
 from gateway.core.directory import Event
-from gateway.core.webhooks import Delivery, Hook
+from gateway.core.webhooks import Delivery, DeliveryPolicy, Hook
 
-TOLD_MOST = 200
-_BATCH = 100
+EVENTS_MOST = 200
+# One look, and one script that shares what it found, take about 2 ms of the server's time.
+_LOOK_MOST = 500
 
 
 class RedisOutbox:
@@ -25,6 +32,10 @@ class RedisOutbox:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._look, self._share = load("outbox_look"), load("outbox_share")
+        self._end, self._retry = load("outbox_end"), load("outbox_retry")
+
+    # Events.
 
     async def add(self, event: Event) -> None:
         """Put an event that no script wrote."""
@@ -32,47 +43,67 @@ class RedisOutbox:
         fields = ("kind", event.kind, "at", event.at_ms, "org", event.org_id, "data", event.data)
         await self._link.command("XADD", name, "*", *fields, key=name)
 
-    async def waiting(self, partition: int) -> list[Event]:
-        """The oldest events of a partition."""
-        name = f"{keys.partition_tag(partition)}outbox"
-        rows = await self._link.command("XRANGE", name, "-", "+", "COUNT", _BATCH, key=name)
-        return [_event(partition, entry_id, fields) for entry_id, fields in rows]
+    async def look(self, partition: int, now_ms: int) -> tuple[list[Event], list[str]]:
+        """The oldest fresh events of a partition, and its organizations that may be told by now."""
+        of_tag = keys.partition_tag(partition)
+        names = [keys.outbox_key(of_tag), _due(of_tag)]
+        entries, orgs = await self._link.script(self._look, names, [_LOOK_MOST, now_ms])
+        return [_event(partition, *entry) for entry in entries], [org.decode() for org in orgs]
+
+    async def share(self, org_id: str, events: Sequence[Event], policy: DeliveryPolicy) -> int:
+        """Hand fresh events of an organization over to its queue; how many became dead letters."""
+        of_tag = keys.tag(org_id)
+        names = [keys.outbox_key(of_tag), _due(of_tag), *_lists(org_id, "tell", "events", "dead")]
+        args: list[bytes | str | int] = [org_id, policy.waiting_most, policy.dead_most, EVENTS_MOST]
+        for event in events:
+            args += (event.event_id.rpartition("_")[2][2:], msgspec.json.encode(event))
+        return int(await self._link.script(self._share, names, args))
+
+    async def oldest(self, org_id: str, most: int) -> list[Event]:
+        """The oldest events that wait."""
+        return await self._read(org_id, "tell", most)
 
     async def waiting_of(self, org_id: str) -> int:
-        """How many events of an organization wait, among the oldest of its partition."""
-        return sum(event.org_id == org_id for event in await self.waiting(int(keys.tag(org_id)[2:4], 16)))
+        """How many events of an organization wait."""
+        (name,) = _lists(org_id, "tell")
+        return int(await self._link.command("LLEN", name, key=name))
 
     async def done(self, event: Event) -> None:
         """It was told, or nobody wants it."""
-        of_tag = keys.tag(event.org_id)
-        told = f"{of_tag}told:{event.org_id}"
-        await self._link.command("LPUSH", told, msgspec.json.encode(event), key=told)
-        await self._link.command("LTRIM", told, 0, TOLD_MOST - 1, key=told)
-        name = keys.outbox_key(of_tag)
-        await self._link.command("XDEL", name, event.event_id.rpartition("_")[2][2:], key=name)
+        await self._end_waiting(event, 0)
 
     async def bury(self, event: Event, most: int) -> None:
         """It could not be told: kept where people see it."""
-        name = f"{keys.tag(event.org_id)}dead:{event.org_id}"
-        await self._link.command("LPUSH", name, msgspec.json.encode(event), key=name)
-        await self._link.command("LTRIM", name, 0, most - 1, key=name)
-        await self.done(event)
+        await self._end_waiting(event, most)
+
+    async def _end_waiting(self, event: Event, dead_most: int) -> None:
+        queue, dead = _lists(event.org_id, "tell", "dead")
+        names = [queue, _due(keys.tag(event.org_id)), dead]
+        await self._link.script(self._end, names, [event.org_id, msgspec.json.encode(event), dead_most])
+
+    async def exhume(self, event: Event) -> bool:
+        """Let a dead letter wait again, under its id, and its receiver be tried at once; False where it is there no
+        more."""
+        names = [*_lists(event.org_id, "dead", "tell"), _due(keys.tag(event.org_id))]
+        if not await self._link.script(self._retry, names, [event.org_id, msgspec.json.encode(event)]):
+            return False
+        await self.put_delivery(event.org_id, replace(await self.delivery(event.org_id), next_at_ms=0))
+        return True
 
     async def dead(self, org_id: str) -> Sequence[Event]:
         """What could not be told, newest first."""
-        return await self._list(f"{keys.tag(org_id)}dead:{org_id}")
+        return await self._read(org_id, "dead")
 
     async def told(self, org_id: str) -> Sequence[Event]:
         """The newest events."""
-        return await self._list(f"{keys.tag(org_id)}told:{org_id}")
+        return await self._read(org_id, "events")
 
-    async def exhume(self, event: Event) -> bool:
-        """Take a dead event out, to be told again; False where it is there no more."""
-        name = f"{keys.tag(event.org_id)}dead:{event.org_id}"
-        if not await self._link.command("LREM", name, 1, msgspec.json.encode(event), key=name):
-            return False
-        await self.add(event)
-        return True
+    async def _read(self, org_id: str, kind: str, most: int = 0) -> list[Event]:
+        (name,) = _lists(org_id, kind)
+        rows = await self._link.command("LRANGE", name, 0, most - 1, key=name)
+        return [msgspec.json.decode(raw, type=Event) for raw in rows]
+
+    # Receivers.
 
     async def hook(self, org_id: str) -> Hook | None:
         """An organization's endpoint."""
@@ -87,25 +118,30 @@ class RedisOutbox:
         await self.put_delivery(hook.org_id, Delivery())
 
     async def delete_hook(self, org_id: str) -> None:
-        """Take an endpoint out."""
+        """Take an endpoint out; what waits for it is wanted by nobody."""
         name = f"{keys.tag(org_id)}hook:{org_id}"
         await self._link.command("DEL", name, key=name)
+        await self.put_delivery(org_id, Delivery())
 
     async def delivery(self, org_id: str) -> Delivery:
-        """How the oldest waiting event fares."""
+        """How an organization's receiver fares."""
         name = f"{keys.tag(org_id)}delivery:{org_id}"
         raw = await self._link.command("GET", name, key=name)
         return Delivery() if raw is None else msgspec.json.decode(raw, type=Delivery)
 
     async def put_delivery(self, org_id: str, delivery: Delivery) -> None:
-        """Remember it."""
-        name = f"{keys.tag(org_id)}delivery:{org_id}"
+        """Remember it; what waits may be told when it says."""
+        name, due = f"{keys.tag(org_id)}delivery:{org_id}", _due(keys.tag(org_id))
         await self._link.command("SET", name, msgspec.json.encode(delivery), key=name)
+        await self._link.command("ZADD", due, "XX", delivery.next_at_ms, org_id, key=due)
 
-    async def _list(self, name: str) -> list[Event]:
-        return [
-            msgspec.json.decode(raw, type=Event) for raw in await self._link.command("LRANGE", name, 0, -1, key=name)
-        ]
+
+def _due(of_tag: str) -> str:
+    return f"{of_tag}due"
+
+
+def _lists(org_id: str, *kinds: str) -> list[str]:
+    return [f"{keys.tag(org_id)}{kind}:{org_id}" for kind in kinds]
 
 
 def _event(partition: int, entry_id: bytes, fields: list[bytes]) -> Event:
