@@ -1,32 +1,30 @@
-"""The description is valid in shape, complete in references, and made from the table that serves."""
+"""The description is valid, complete and nothing more: it is compared with the routes that are served."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from gateway.core.operations import Dialect, Operation
-from gateway.web.openapi import RelayPath, openapi_document
+import pytest
+import pytest_asyncio
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from servers import flush
+from site_parts import Site, running_site
+from starlette.routing import Route, WebSocketRoute
 
-RELAYED = [
-    RelayPath("/v1/chat/completions", ("POST",), Operation.CHAT, Dialect.OPENAI),
-    RelayPath("/openai/v1/chat/completions", ("POST",), Operation.CHAT, Dialect.OPENAI),
-    RelayPath("/v1beta/models/*", ("POST",), Operation.GENERATE, Dialect.GEMINI),
-    RelayPath("/api/chat", ("POST",), Operation.OLLAMA_CHAT, Dialect.OLLAMA),
-    RelayPath("/v1/audio/transcriptions", ("POST",), Operation.TRANSCRIPTIONS, Dialect.OPENAI),
-    RelayPath("/v1/models", ("GET",), Operation.LISTING, Dialect.OPENAI),
-    RelayPath("/v1/realtime", ("GET",), Operation.REALTIME, Dialect.OPENAI),
-    RelayPath("/weather/*", ("GET", "POST"), Operation.RAW, Dialect.RAW, flat_price=True),
-]
-DOCUMENT = openapi_document(RELAYED, version="0.1.0")
+from gateway.core.routing import Match
+from gateway.web.openapi import ENDPOINTS, openapi_document
+from gateway.web.openapi_schemas import Schema
+
+of_module = pytest.mark.asyncio(loop_scope="module")
 
 
-def operations() -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
-    for path, item in DOCUMENT["paths"].items():
-        for method, operation in item.items():
-            if method != "parameters":
-                yield path, method, operation, item
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(valkey_port: int, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    flush(valkey_port)
+    async with running_site(f"redis://127.0.0.1:{valkey_port}/0", tmp_path_factory.mktemp("site")) as running:
+        yield running
 
 
 def references(value: Any) -> Iterator[str]:
@@ -40,49 +38,125 @@ def references(value: Any) -> Iterator[str]:
             yield from references(member)
 
 
-def test_it_is_json_of_version_3_1() -> None:
-    assert json.loads(json.dumps(DOCUMENT))["openapi"] == "3.1.0"
-    assert {"title", "version"} <= DOCUMENT["info"].keys()
+def test_it_is_valid_openapi_3_1_with_every_reference_leading_somewhere(site: Site) -> None:
+    document = site.described.document
+    OpenAPIV31SpecValidator(document).validate()
+    named = {f"#/components/{kind}/{name}" for kind, all_ in document["components"].items() for name in all_}
+    assert set(references(document)) <= named
+    assert named >= {"#/components/schemas/Money", "#/components/schemas/Budget", "#/components/schemas/Problem"}
 
 
-def test_every_reference_leads_somewhere() -> None:
-    for reference in references(DOCUMENT):
-        place: Any = DOCUMENT
-        for step in reference.removeprefix("#/").split("/"):
-            place = place[step]
-        assert isinstance(place, dict)
+def test_nothing_is_described_that_nothing_refers_to() -> None:
+    document = openapi_document([], version="1")
+    kinds = ("schemas", "responses")
+    named = {f"#/components/{kind}/{name}" for kind in kinds for name in document["components"][kind]}
+    assert named - set(references(document)) == set()
 
 
-def test_every_operation_has_a_name_of_its_own_and_says_what_comes_back() -> None:
-    names = [operation["operationId"] for _, _, operation, _ in operations()]
+def test_every_route_of_our_own_is_described_and_nothing_else_is(site: Site) -> None:
+    served: dict[str, set[str]] = {}
+    for route in site.routes:
+        assert isinstance(route, Route | WebSocketRoute), route
+        methods = (route.methods or set()) - {"HEAD"} if isinstance(route, Route) else {"GET"}
+        served.setdefault(route.path, set()).update(methods)
+    described: dict[str, set[str]] = {}
+    for endpoint in ENDPOINTS:
+        described.setdefault(endpoint.path, set()).add(endpoint.method)
+    assert described == served
+    for path, methods in served.items():
+        assert methods <= {method.upper() for method in site.described.document["paths"][path]}
+
+
+def test_a_websocket_is_described_as_the_get_that_it_begins_as(site: Site) -> None:
+    sockets = {route.path for route in site.routes if isinstance(route, WebSocketRoute)} | {"/v1/realtime"}
+    upgraded = {path for path, _, operation in site.described.operations() if "101" in operation["responses"]}
+    assert sockets <= upgraded
+
+
+def test_every_relayed_path_is_described_and_leads_to_an_upstream(site: Site) -> None:
+    own = {endpoint.path for endpoint in ENDPOINTS}
+    relayed = [(path, method) for path, method, _ in site.described.operations() if path not in own]
+    for path, method in relayed:
+        asked = "models" if method == "GET" else "v1/chat/completions"
+        real = re.sub(r"{[^}]+}", "x", path.replace("{upstream}", "openai").replace("{path}", asked))
+        assert isinstance(site.table.match(method, real), Match), (method, path)
+    paths = site.described.document["paths"]
+    for route in site.table.routes:
+        spelled = (route.path.replace("*", "{rest}"), f"{route.path[:-1]}{{model}}:generateContent")
+        described = {method for path in spelled for method in paths.get(path, {})}
+        assert {method.lower() for method in route.methods} <= described, route
+    for path in ("/openai/v1/chat/completions", "/anthropic/v1/messages", "/ollama/api/chat", "/raw/{rest}",
+                 "/google/v1beta/models/{model}:streamGenerateContent", "/{upstream}/{path}"):  # fmt: skip
+        assert path in paths
+    assert site.described.document["paths"]["/{upstream}/{path}"]["parameters"][0]["schema"]["enum"] == [
+        "openai", "anthropic", "google", "ollama",
+    ]  # fmt: skip
+
+
+def test_names_are_unique_and_paths_do_not_collide(site: Site) -> None:
+    operations = list(site.described.operations())
+    names = [operation["operationId"] for _, _, operation in operations]
     assert len(names) == len(set(names))
-    for path, method, operation, _ in operations():
-        assert operation["responses"], (path, method)
-        for status, answer in operation["responses"].items():
-            assert status == "default" or (status.isdigit() and len(status) == 3)
-            assert "$ref" in answer or "description" in answer
+    shapes = [re.sub(r"{[^}]+}", "{}", path) for path in site.described.document["paths"]]
+    assert len(shapes) == len(set(shapes))
 
 
-def test_every_parameter_of_a_path_is_declared() -> None:
-    for path, _, _, item in operations():
-        named = {part.split("}")[0] for part in path.split("{")[1:]}
-        assert named == {parameter["name"] for parameter in item.get("parameters", [])}
+def test_every_name_in_a_path_is_a_parameter(site: Site) -> None:
+    for path, _, operation in site.described.operations():
+        given = [each["name"] for each in site.described.parameters(path, operation) if each["in"] == "path"]
+        assert sorted(given) == sorted(re.findall(r"{([^}]+)}", path)), path
         assert path.startswith("/") and "*" not in path
 
 
-def test_what_is_served_stands_in_it() -> None:
-    paths = DOCUMENT["paths"]
-    for path in ("/l402/balance", "/l402/refund", "/l402/revoke", "/api/requests/{id}", "/health/live", "/health/ready", "/metrics",
-                 "/.well-known/l402.json", "/openapi.json", "/v1/chat/completions", "/weather/{rest}",
-                 "/v1beta/models/{model}:streamGenerateContent", "/v1beta/models/{model}:countTokens"):  # fmt: skip
-        assert path in paths
-    assert "101" in paths["/v1/realtime"]["get"]["responses"], "a WebSocket begins as a GET"
-    assert {"get", "post"} <= paths["/weather/{rest}"].keys()
-    assert "402" in paths["/v1/chat/completions"]["post"]["responses"]
+def test_objects_of_requests_are_closed(site: Site) -> None:
+    def objects(schema: Schema) -> Iterator[Schema]:
+        resolved = site.described.resolved(schema)
+        if resolved.get("type") == "object":
+            yield resolved
+        for each in resolved.get("anyOf", []):
+            yield from objects(each)
+
+    for endpoint in ENDPOINTS:
+        for schema in objects(endpoint.body or {}):
+            assert schema["additionalProperties"] is False, endpoint.name
 
 
-def test_the_security_schemes_that_are_named_exist() -> None:
-    known = DOCUMENT["components"]["securitySchemes"].keys()
-    for _, _, operation, _ in operations():
-        for requirement in operation.get("security", []):
-            assert requirement.keys() <= known
+@of_module
+@pytest.mark.parametrize("spelling", ["bearer", "api_key", "google_key", "azure_key", "query_key"])
+async def test_each_way_to_show_a_key_is_served(site: Site, spelling: str) -> None:
+    scheme = site.described.document["components"]["securitySchemes"][spelling]
+    for value, path in ((site.app_key, "/api/account"), (await site.bought(), "/l402/balance")):
+        headers, query = {}, ""
+        if scheme["type"] == "http":
+            headers = {"authorization": f"Bearer {value}"}
+        elif scheme["in"] == "header":
+            headers = {scheme["name"]: value}
+        else:
+            query = f"?{scheme['name']}={value.replace('+', '%2B')}"
+        answer = await site.http.get(path + query, headers=headers)
+        assert answer.status_code == 200, answer.text
+        operation = site.described.document["paths"][path]["get"]
+        assert {spelling: []} in operation["security"]
+
+
+@of_module
+@pytest.mark.parametrize("header", ["Farebox-Deposit", "X-Bolthub-Credit"])
+async def test_each_name_of_a_deposit_is_served(site: Site, header: str) -> None:
+    for path in ("/l402/balance", "/v1/models"):
+        answer = await site.http.get(path, headers={header: "77"})
+        assert (answer.status_code, answer.json()["creditSats"]) == (402, 77)
+        operation = site.described.document["paths"][path]["get"]
+        assert header in [each["name"] for each in site.described.parameters(path, operation)]
+
+
+def test_the_relay_describes_who_may_be_named_and_what_comes_back(site: Site) -> None:
+    operation = site.described.document["paths"]["/v1/chat/completions"]["post"]
+    named = {each["name"] for each in site.described.parameters("/v1/chat/completions", operation)}
+    assert {"Farebox-User", "Farebox-Session", "Farebox-Quote", "Farebox-Deposit"} <= named
+    answered = {"Farebox-Request-Id", "Farebox-Quote", "Farebox-Cost", "Farebox-Balance"}
+    assert answered <= operation["responses"]["200"]["headers"].keys()
+    payment = site.described.document["components"]["schemas"]["PaymentRequired"]["properties"]
+    assert payment.keys() >= {
+        "paymentHash", "payment_hash", "amountSats", "amount_sats", "priceSats", "creditSats", "expiresAt",
+        "expires_at", "invoice", "macaroon", "quote", "tier", "approve_url", "limit", "topup_url", "balance",
+    }  # fmt: skip
