@@ -38,6 +38,7 @@ class RequestFacts(Struct, frozen=True, gc=False):
     input_bound_tokens: int = 0
     input_audio_bound_tokens: int = 0  # the part that may be billed as audio
     shows_all: bool = False
+    all_visible: bool = False  # all output is text of the answer, streamed or not
     asks_usage: bool = True  # False: an OpenAI stream without include_usage
     service_tier: str | None = None
     tools: tuple[tuple[str, int], ...] = ()  # server tools with a fee: (name, greatest number of calls)

@@ -13,7 +13,8 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from gateway.core.answers.figures import decoded
-from gateway.core.answers.registry import answer_text, report_of_answer
+from gateway.core.answers.plausible import bears, is_believed
+from gateway.core.answers.registry import answer_text, answer_texts, report_of_answer
 from gateway.core.call import Call
 from gateway.core.facts import RequestFacts
 from gateway.core.input_text import image_bytes, input_text
@@ -135,10 +136,25 @@ class Counting:
             usage = within(reported, request.facts)
             if _untimed(request, usage):
                 return replace(usage, audio_ms=request.facts.audio_ms_bound), Basis.ESTIMATED, model
-            return usage, Basis.REPORTED, model
+            return *await self._borne(request, answer or b"", usage), model
         most = max(min(size_bytes, most_output_tokens), 0)
         usage, basis = await self._unreported(request, body, answer, most)
         return usage, basis, model
+
+    async def _borne(self, request: Counted, answer: bytes, usage: Usage) -> tuple[Usage, Basis]:
+        """A report that the answer's text cannot bear is not charged: the count is, marked so."""
+        facts, visible = request.facts, usage.output_tokens - usage.reasoning_tokens
+        if (
+            not facts.all_visible
+            or is_believed(visible, len(answer))
+            or not self._is_exact(facts.model, request.provider)
+        ):
+            return usage, Basis.REPORTED
+        texts = answer_texts(request.match.operation, answer)
+        counted = await self._count(request, "\n".join(texts))
+        if bears(visible, counted=counted, blocks=len(texts)):
+            return usage, Basis.REPORTED
+        return usage.with_output(min(counted, usage.output_tokens)), Basis.COUNTED
 
     async def _unreported(self, request: Counted, body: bytes, answer: bytes | None, most: int) -> tuple[Usage, Basis]:
         operation = request.match.operation
@@ -153,7 +169,9 @@ class Counting:
     async def _output_tokens(self, request: Counted, answer: bytes | None, most: int) -> int:
         if answer is None or (request.match.operation not in _TEXT_ANSWERS and decoded(answer) is None):
             return most
-        text = answer_text(request.match.operation, answer)
+        return await self._count(request, answer_text(request.match.operation, answer))
+
+    async def _count(self, request: Counted, text: str) -> int:
         counter = self.counter(request)
         if len(text) > LARGE_TEXT_BYTES:
             return await asyncio.to_thread(counter, text)

@@ -176,6 +176,15 @@ async def test_an_upstream_that_doubles_its_usage_is_not_believed(stack: Stack) 
     assert 400 * OUTPUT_MSAT <= cost == stack.settled(credential)["posted"] <= 520 * OUTPUT_MSAT + INPUT_MOST_MSAT
 
 
+async def test_an_unstreamed_answer_with_doubled_usage_is_not_believed_either(stack: Stack) -> None:
+    credential = stack.buy(100)
+    wish = {"x-sim-fault": "usage-x2", "x-sim-output-tokens": "400"}
+    reply = await ask_one(stack.port, request(credential, stream=False, wish=wish))
+    record, cost = counted_price(stack, reply.request_id, credential)
+    assert record["basis"] == "counted"
+    assert 400 * OUTPUT_MSAT <= cost == stack.settled(credential)["posted"] <= 520 * OUTPUT_MSAT + INPUT_MOST_MSAT
+
+
 async def test_usage_above_what_the_request_allows_is_never_charged(stack: Stack) -> None:
     credential = stack.buy(100)
     wish = {"x-sim-fault": "usage-x2", "x-sim-output-tokens": "400"}

@@ -108,3 +108,37 @@ async def test_an_answer_that_cannot_be_read_costs_a_token_a_byte_within_the_hol
     assert usage.output_tokens == 1_000
     usage, _, _ = await counting.of_answer(asked, content, answer, size_bytes=0, most_output_tokens=1_000)
     assert usage.output_tokens == 0
+
+
+def answered(reported: int, *texts: str) -> bytes:
+    choices = [{"index": at, "message": {"role": "assistant", "content": text}} for at, text in enumerate(texts)]
+    usage = {"prompt_tokens": 5, "completion_tokens": reported, "total_tokens": 5 + reported}
+    return json.dumps({"model": "gpt-4o", "choices": choices, "usage": usage}).encode()
+
+
+@pytest.mark.parametrize(
+    ("reported", "charged", "basis"),
+    [(320, 320, Basis.REPORTED), (400, 400, Basis.REPORTED), (640, 320, Basis.COUNTED), (100_000, 320, Basis.COUNTED)],
+)
+async def test_a_report_that_the_answers_text_cannot_bear_is_not_charged(
+    reported: int, charged: int, basis: Basis
+) -> None:
+    asked, content = request(Operation.CHAT, messages=[])
+    answer = answered(reported, "ab " * 320)
+    usage, told, _ = await exactly().of_answer(asked, content, answer, size_bytes=len(answer), most_output_tokens=10**6)
+    assert (usage.output_tokens, usage.input_tokens, told) == (charged, 5, basis)
+
+
+async def test_every_block_may_have_tokens_that_no_text_shows() -> None:
+    asked, content = request(Operation.CHAT, messages=[])
+    answer = answered(10 + 32 * 4, *(["ab ab"] * 4))
+    usage, told, _ = await exactly().of_answer(asked, content, answer, size_bytes=1, most_output_tokens=10**6)
+    assert (usage.output_tokens, told) == (138, Basis.REPORTED)
+
+
+async def test_only_a_vocabulary_that_is_known_doubts_a_report() -> None:
+    asked, content = request(Operation.CHAT, messages=[])
+    answer = answered(2_000, "ab " * 320)
+    unsure = Counting(lambda _model, _provider: words)
+    usage, told, _ = await unsure.of_answer(asked, content, answer, size_bytes=1, most_output_tokens=10**6)
+    assert (usage.output_tokens, told) == (2_000, Basis.REPORTED)

@@ -16,15 +16,12 @@ from msgspec.structs import replace
 from gateway.core.answers.framing import Framing
 from gateway.core.answers.gauge import Gauge
 from gateway.core.answers.grammar import Grammar
+from gateway.core.answers.plausible import PLAUSIBLE_SLACK_TOKENS, bears
 from gateway.core.metering import Piece, TextCounter
 from gateway.core.usage import Basis, Usage
 
 # A report is believed without counting up to this many tokens an event (some events hold more than one), and some.
 PLAUSIBLE_TOKENS_PER_EVENT = 1.2
-PLAUSIBLE_RATIO = 1.25
-PLAUSIBLE_SLACK_TOKENS = 32
-# A block (text, a call of a tool) begins and ends with tokens that no event shows; a call takes up to fifty.
-PLAUSIBLE_SLACK_TOKENS_A_BLOCK = 32
 _NOTHING = Piece(b"", b"", False)
 
 
@@ -235,9 +232,7 @@ class EventReader:
         visible = usage.output_tokens - usage.reasoning_tokens
         if visible <= PLAUSIBLE_TOKENS_PER_EVENT * self._gauge.events() + PLAUSIBLE_SLACK_TOKENS:
             return True
-        counted = self.count()
-        slack = PLAUSIBLE_SLACK_TOKENS + PLAUSIBLE_SLACK_TOKENS_A_BLOCK * max(self._gauge.fold().text.channels - 1, 0)
-        return visible <= PLAUSIBLE_RATIO * counted + slack
+        return bears(visible, counted=self.count(), blocks=self._gauge.fold().text.channels)
 
     def closing(self) -> bytes:
         """Events that end the stream cleanly where it was cut, with its usage (the input as it was last given to

@@ -104,13 +104,16 @@ def served_model(operation: Operation, body: bytes) -> str | None:
 def answer_text(operation: Operation, body: bytes) -> str:
     """Visible text of an unstreamed answer, to be counted where usage is missing. An answer that is no JSON (a
     transcript as text or subtitles) is text itself."""
+    if operation is Operation.TRANSCRIPTIONS and decoded(body) is None:
+        return body.decode("utf-8", "replace")
+    return "".join(answer_texts(operation, body))
+
+
+def answer_texts(operation: Operation, body: bytes) -> list[str]:
+    """The same, block by block: each choice, each call of a tool."""
     reading = _ANSWERS.get(operation)
-    if reading is None:
-        return ""
-    answer = decoded(body)
-    if answer is not None:
-        return "".join(reading.texts(answer))
-    return body.decode("utf-8", "replace") if operation is Operation.TRANSCRIPTIONS else ""
+    answer = decoded(body) if reading is not None else None
+    return [] if reading is None or answer is None else list(reading.texts(answer))
 
 
 def reader_for(

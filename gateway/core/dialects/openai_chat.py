@@ -93,7 +93,14 @@ def read_chat(body: bytes, path_model: str | None, limits: RequestLimits) -> Req
     bound = len(body) + limits.overhead_tokens
     if found.keys() <= _COMMON and request.tools is UNSET and type(request.prompt) is not list and not _searches(model):
         return RequestFacts(
-            model, stream, limit, 1, bound, shows_all=stream and not may_reason(model), asks_usage=asks_usage
+            model,
+            stream,
+            limit,
+            1,
+            bound,
+            shows_all=stream and not may_reason(model),
+            all_visible=not may_reason(model),
+            asks_usage=asks_usage,
         )
     return _read_rest(request, found, model, stream, limit, bound, asks_usage, limits)
 
@@ -112,10 +119,9 @@ def _read_rest(
     image = isinstance(request.modalities, list) and "image" in request.modalities
     bound += media_tokens(found, model, limits)
     tools = fees.bounded(None)
-    shows_all = (
-        stream
-        and choices == 1
-        and not tools
+    all_visible = (
+        not tools
+        and not given(request.best_of)
         and not audio
         and not image
         and not given(request.prediction)
@@ -125,7 +131,8 @@ def _read_rest(
     return RequestFacts(
         model, stream, limit, choices, fees.input_tokens(bound, tools),
         input_audio_bound_tokens=bound if b"input_audio" in found or b"audio_url" in found else 0,
-        shows_all=shows_all, asks_usage=asks_usage, service_tier=tier, tools=tools, audio_output=audio,
+        shows_all=stream and choices == 1 and all_visible, all_visible=all_visible, asks_usage=asks_usage,
+        service_tier=tier, tools=tools, audio_output=audio,
         image_output=image,
     )  # fmt: skip
 
