@@ -152,6 +152,10 @@ class Spool(Protocol):
     def put(self, hold_id: str, account: str, cost: int, outcome: bytes) -> None: ...
 
 
+# `Answer.failure` of an answer of which nothing more came in time.
+STALLED = "the upstream stalled"
+
+
 class Answer(Protocol):
     """An upstream's answer, its head already read. After the end `complete` is true, or `failure` says why it is
     not."""

@@ -15,6 +15,7 @@ from typing import Protocol
 import httptools
 
 from gateway.core.errors import UpstreamFailed
+from gateway.ports import STALLED
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -306,7 +307,7 @@ class Connection(asyncio.Protocol):
         """Break off an answer that has begun and of which nothing has come since. A paused one is ours to wait for."""
         exchange = self.exchange
         if exchange is not None and exchange.status and not self._paused and self.last_read < instant_s:
-            self._broken("the upstream stalled")
+            self._broken(STALLED)
 
     def pause(self) -> None:
         if not self._paused and self.transport is not None and not self.transport.is_closing():

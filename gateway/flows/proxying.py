@@ -31,6 +31,7 @@ from gateway.flows.counting import Counting
 from gateway.flows.passing import Outlet, pass_through
 from gateway.flows.renewing import Renewals
 from gateway.flows.settling import Settler, Work
+from gateway.flows.stream_ends import why_broken
 from gateway.flows.streaming import MeteredStream
 from gateway.flows.trace import Trace
 from gateway.ports import Answer, Ledger, UpstreamRequest, Upstreams
@@ -253,7 +254,7 @@ class Relay:
             drains=also is not None and admitted.match.operation is not Operation.RAW,
             stalled_reader_s=self._settings.stalled_reader_s,
         )
-        trace.reason = "client_gone" if outlet.gone else "" if ended else "upstream_closed"
+        trace.reason = "client_gone" if outlet.gone else "" if ended else why_broken(answer.failure)
         return ended
 
     # Streams.

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from gateway.ports import STALLED
+
+
+def why_broken(failure: str | None) -> str:
+    """The one word for an answer that its upstream did not bring to its end."""
+    return "upstream_stalled" if failure == STALLED else "upstream_closed"
+
 
 class Source(Protocol):
     """The upstream's side of a stream."""

@@ -25,7 +25,7 @@ from gateway.core.request_record import outcome_json
 from gateway.core.terms import HoldPolicy, Terms, ceiling_tokens
 from gateway.core.usage import Basis, Usage
 from gateway.flows.asking import Asker
-from gateway.flows.stream_ends import Sink, Source
+from gateway.flows.stream_ends import Sink, Source, why_broken
 from gateway.ports import Ledger
 
 log = logging.getLogger("farebox.relay")
@@ -171,7 +171,7 @@ class MeteredStream:
             if self._held is not None or self.finished.done():
                 return
         if not self._source.complete:
-            self.failure = "upstream_closed"
+            self.failure = why_broken(self._source.failure)
             log.info("hold %s: %s", self._hold_id, self._source.failure or "the upstream broke off")
         self._finish()
 

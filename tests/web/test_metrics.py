@@ -70,6 +70,16 @@ def test_a_refusal_is_counted_by_its_code_and_charges_nothing() -> None:
     assert not any(name.startswith("farebox_posted") for name, _ in seen)
 
 
+def test_an_answer_that_broke_off_is_no_refusal() -> None:
+    metrics = Metrics()
+    metrics.finished(settled(reason="upstream_closed"))
+    metrics.finished(Finished("req_1", "POST", status=0, reason="client_gone"))
+    seen = samples(metrics)
+    assert seen["farebox_broken_answers_total", ("upstream_closed",)] == 1
+    assert seen["farebox_broken_answers_total", ("client_gone",)] == 1
+    assert not any(name == "farebox_refused_total" for name, _ in seen)
+
+
 def test_hostile_labels_stay_within_a_bounded_number_of_series() -> None:
     metrics = Metrics()
     for number in range(3_000):
@@ -149,7 +159,7 @@ def test_a_file_that_was_cut_short_does_not_stop_the_others(tmp_path: Path) -> N
 async def test_the_log_has_one_line_a_request_with_what_it_cost() -> None:
     reader, writer = os.pipe()
     log = AccessLog(lambda: 1_764_000_000.5, descriptor=writer)
-    log.finished(settled(policy="sha256:ab"))
+    log.finished(settled(policy="sha256:ab", org="org_1", key_id="ak_1", user="ann"))
     log.finished(Finished("req_2", "GET", status=404, reason="unknown_route"))
     await log.flush()
     os.close(writer)
@@ -158,7 +168,8 @@ async def test_the_log_has_one_line_a_request_with_what_it_cost() -> None:
     assert first == {
         "at": "2025-11-24T16:00:00.500Z", "event": "request", "request_id": "req_1", "method": "POST",
         "route": "/v1/chat/completions", "status": 200, "ms": 200.0, "upstream_ms": 50.0, "first_byte_ms": 60.0,
-        "upstream": "openai", "operation": "chat", "model": "gpt-4o", "account": "ag_1", "policy": "sha256:ab",
+        "upstream": "openai", "operation": "chat", "model": "gpt-4o", "account": "ag_1", "org": "org_1",
+        "key_id": "ak_1", "user": "ann", "policy": "sha256:ab",
         "hold": "ho_1", "state": "posted", "unit": "msat", "held": 0, "amount": 7, "basis": "reported",
         "usage": USAGE.as_members(),
     }  # fmt: skip
