@@ -16,14 +16,12 @@ from gateway.core.answer_head import AnswerKind, kind_of
 from gateway.core.answers.registry import reader_for
 from gateway.core.call import Call
 from gateway.core.cost_comment import place_comment, sse_comment
-from gateway.core.credentials import Credential, strip_query
+from gateway.core.credentials import Credential
 from gateway.core.errors import UpstreamFailed
-from gateway.core.headers import header_value, headers_down, headers_up, speaks
+from gateway.core.headers import header_value, headers_down, speaks
 from gateway.core.money import money_header, money_object
 from gateway.core.operations import Dialect, Operation
 from gateway.core.routing import Match
-from gateway.core.splice import splice
-from gateway.core.terms import ceiling_tokens
 from gateway.core.usage import Basis, Usage
 from gateway.core.usage_tail import UsageTail
 from gateway.flows.admission import Admission, Admitted
@@ -34,12 +32,13 @@ from gateway.flows.settling import Settler, Work
 from gateway.flows.stream_ends import why_broken
 from gateway.flows.streaming import MeteredStream
 from gateway.flows.trace import Trace
-from gateway.ports import Answer, Ledger, UpstreamRequest, Upstreams
+from gateway.flows.upstream_request import upstream_request
+from gateway.ports import Answer, Ledger, Upstreams
 
 # The last event of a stream waits for the post, at most this long.
 LAST_EVENT_WAIT_S = 0.05
-# Members of enumerations that every request is compared with: an attribute of an Enum class takes 0.2 us to find.
-_WHOLE, _RAW = AnswerKind.WHOLE, Dialect.RAW
+# Every answer is compared with it: an attribute of an Enum class takes 0.2 us to find.
+_WHOLE = AnswerKind.WHOLE
 
 
 class Streams(Protocol):
@@ -146,36 +145,10 @@ class Relay:
             await self._settler.post(work, usage, basis)
 
     async def _open(self, call: Call, admitted: Admitted, trace: Trace) -> Answer:
-        body = call.body
-        work = admitted.work
-        if work is not None and call.upload is None and admitted.match.dialect is not _RAW:
-            facts = admitted.facts
-            limit: int | None = None
-            if not (facts.stream and facts.shows_all) and facts.limit_can_be_spliced:
-                limit = self._limit_to_splice(admitted, work)
-            ask_usage = facts.stream and not facts.asks_usage
-            if ask_usage or limit is not None:
-                body = splice(admitted.match.operation, body, facts, include_usage=ask_usage, output_limit_tokens=limit)
         started = self._loop.time()
-        headers = headers_up(call.headers)
-        headers.append((b"farebox-request-id", call.request_id.encode()))
-        match = admitted.match
-        query = strip_query(call.query) if call.query else b""
-        request = UpstreamRequest(
-            match.upstream_name, call.method, match.upstream_path, query, headers, body, call.upload, call.upload_bytes
-        )
-        answer = await self._upstreams.open(request)
+        answer = await self._upstreams.open(upstream_request(call, admitted, self._admission.policies.hold))
         trace.upstream_s = self._loop.time() - started
         return answer
-
-    def _limit_to_splice(self, admitted: Admitted, work: Work) -> int | None:
-        """The output limit for one choice, where the hold buys less than the request allows or it names none."""
-        facts = admitted.facts
-        bought = work.tokens_bought()
-        most = ceiling_tokens(facts, self._admission.policies.hold)
-        if facts.output_limit_tokens is not None and bought >= most:
-            return None
-        return max(min(bought, most) // facts.choices, 1)
 
     # Answers read whole.
 
