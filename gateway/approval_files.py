@@ -32,6 +32,7 @@ class ApprovalsFile:
     explicit_up_to_usd: Decimal = Decimal(20)
     step_up_methods: tuple[str, ...] = _METHODS
     two_persons_above_usd: Decimal | None = None
+    notify_above_usd: Decimal | None = None
     automatic_within_usd: Decimal = Decimal(20)
     automatic_within_s: int = 3_600
     app_may_approve: bool = True
@@ -62,11 +63,12 @@ class ApprovalsFile:
         nanousd("auto_up_to_usd", self.auto_up_to_usd)
         nanousd("explicit_up_to_usd", self.explicit_up_to_usd)
         nanousd("two_persons_above_usd", self.two_persons_above_usd or Decimal(0))
+        nanousd("notify_above_usd", self.notify_above_usd or Decimal(0))
 
     @property
     def policy(self) -> ApprovalPolicy:
         """The policy in nanousd."""
-        two = self.two_persons_above_usd
+        two, notify = self.two_persons_above_usd, self.notify_above_usd
         return ApprovalPolicy(
             auto_most=nanousd("auto_up_to_usd", self.auto_up_to_usd),
             explicit_most=nanousd("explicit_up_to_usd", self.explicit_up_to_usd),
@@ -74,6 +76,7 @@ class ApprovalsFile:
             cumulative_most=nanousd("automatic_within_usd", self.automatic_within_usd),
             cumulative_window_s=self.automatic_within_s,
             least_auto_tokens=self.least_auto_tokens,
+            notify_above=None if notify is None else nanousd("notify_above_usd", notify),
             app_may_approve=self.app_may_approve,
             step_up_methods=self.step_up_methods,
             quote_lifetime_s=self.quote_lifetime_s,

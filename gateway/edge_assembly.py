@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from gateway.adapters.metrics import Metrics
+from gateway.adapters.redis.outbox import RedisOutbox
 from gateway.adapters.system import Machine
 from gateway.adapters.upstream import target_of
 from gateway.adapters.upstream_socket import UpstreamSocketSet
@@ -14,6 +15,7 @@ from gateway.background import Background
 from gateway.config import Config, UpstreamConfig
 from gateway.core.headers import Headers, key_header
 from gateway.flows.admission import Admission
+from gateway.flows.charge_telling import ChargeTelling
 from gateway.flows.counting import Counting
 from gateway.flows.proxying import Relay, RelaySettings
 from gateway.flows.realtime import RealtimeRelay
@@ -59,7 +61,9 @@ def open_edge(
     background.run("streams", streams.run)
     renewals = Renewals(store.ledger, lifetime_s=admission.policies.hold.hold_lifetime_s)
     background.run("renewals", renewals.run)
-    settler = Settler(store.ledger, store.spool)
+    telling = ChargeTelling(outbox=RedisOutbox(store.link), system=system)
+    stack.push_async_callback(telling.close)
+    settler = Settler(store.ledger, store.spool, tell=telling.tell)
     relay = Relay(
         admission=admission,
         upstreams=upstreams,

@@ -26,7 +26,7 @@ class ApprovalPolicy:
     cumulative_most: int = 20 * NANOUSD_PER_USD
     cumulative_window_s: int = 3_600
     least_auto_tokens: int = 1_024
-    notify_above: int | None = None  # automatic charges above it are told by webhook
+    notify_above: int | None = None  # charges above it that nobody was asked about are told by webhook; None: none
     app_may_approve: bool = True  # an app key may say yes for the person it names, at the explicit tier
     step_up_methods: tuple[str, ...] = ("password", "otp", "passkey")
     quote_lifetime_s: int = 900

@@ -22,7 +22,7 @@ from gateway.core.errors import Unavailable
 from gateway.core.estimates import estimate, quote_header
 from gateway.core.facts import RequestFacts
 from gateway.core.holds import Measure, Placed, PlaceHold, Refusal, Refused, ScopeClaim
-from gateway.core.ids import hold_of_request
+from gateway.core.ids import hold_of_request, quote_of_request
 from gateway.core.money import NO_RATE, Unit
 from gateway.core.price_cards import PriceCard
 from gateway.core.quotes import Estimate, Quote, Tier, canonical, request_digest
@@ -251,7 +251,7 @@ class AccountDesk:
     ) -> Work:  # fmt: skip
         ceiling = chosen.amounts.ceiling if placed.ceiling is None else placed.ceiling
         of = self._estimate(attempt, policy, ceiling)
-        quote_id = caller.said.quote or f"q_{call.request_id.removeprefix('req_')}"
+        quote_id = caller.said.quote or quote_of_request(call.request_id)
         work = Work(
             call.request_id,
             placed.hold_id,
@@ -265,6 +265,7 @@ class AccountDesk:
         work.quote = quote_header(quote_id, of)
         work.caller = caller
         work.asks = attempt.standing.asks
+        work.told_above = None if chosen.rule == "quote" else self._policies().approvals.notify_above
         return work
 
     def asker(self, work: Work, *, bears_comments: bool) -> Asker | None:

@@ -7,11 +7,12 @@ void that cannot be written needs no spool: the sweeper expires the hold at its 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from msgspec import Struct
 
 from gateway.core.errors import Unavailable
-from gateway.core.holds import Refused, UsageTokens
+from gateway.core.holds import Posted, Refused, UsageTokens
 from gateway.core.money import Unit
 from gateway.core.request_record import outcome_json
 from gateway.core.terms import Terms
@@ -46,6 +47,7 @@ class Work(Struct):
     quote: bytes = b""  # `Farebox-Quote` of an account's request
     caller: Caller | None = None
     asks: tuple[str, ...] = ()  # budgets of the hold that ask at their limit
+    told_above: int | None = None  # nobody was asked: a charge above it is told
 
     @property
     def unit(self) -> Unit:
@@ -58,11 +60,14 @@ class Work(Struct):
 
 
 class Settler:
-    """Resolves holds."""
+    """Resolves holds. `tell`: is told of a charge that the policy wants told; it must not wait."""
 
-    def __init__(self, ledger: Ledger, spool: Spool) -> None:
+    def __init__(
+        self, ledger: Ledger, spool: Spool, *, tell: Callable[[Work, Posted], None] = lambda _work, _posted: None
+    ) -> None:
         self._ledger = ledger
         self._spool = spool
+        self._tell = tell
 
     async def post(
         self, work: Work, usage: Usage, basis: Basis, *, cut: str | None = None, cost: int | None = None
@@ -95,6 +100,8 @@ class Settler:
         work.acknowledged = True
         work.state, work.cost, work.shortfall = answer.state, answer.posted, answer.shortfall
         work.available = answer.available
+        if work.told_above is not None and answer.posted > work.told_above:
+            self._tell(work, answer)
 
     async def void(self, work: Work, *, cut: str | None = None) -> None:
         """Charge nothing."""

@@ -130,6 +130,7 @@ def _event_routes(api: Api, outbox: Outbox) -> list[Route]:
 
     async def again(request: Request) -> Response:
         principal = await api.principal(request, Permission.MANAGE)
+        await _hook(outbox, principal)
         for event in await outbox.dead(principal.org_id):
             if event.event_id == request.path_params["id"] and await outbox.exhume(event):
                 return json_answer(_event(event), 202)
