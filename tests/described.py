@@ -23,7 +23,8 @@ class Described:
         self._patterns = [
             (re.compile(re.sub(r"\\{[^}]*\\}", "[^/]+", re.escape(path)) + r"\Z"), path) for path in document["paths"]
         ]
-        self._patterns.sort(key=lambda each: each[1].count("{"))
+        # The most particular first, as the specification asks.
+        self._patterns.sort(key=lambda each: (each[1].count("{"), -len(re.sub("{[^}]*}", "", each[1]))))
         self._answers: dict[tuple[str, str, str, str], Draft202012Validator | None] = {}
         self._closed = _closed(document["components"])
 

@@ -110,7 +110,7 @@ def security(who: Who) -> list[Schema]:
 
 def refusal(status: int) -> Schema:
     """The refusal of a status, by its component."""
-    name = {402: "PaymentRequired", 409: "Conflict", 422: "Invalid"}.get(status, "Problem")
+    name = {402: "PaymentRequired", 403: "Forbidden", 409: "Conflict", 422: "Invalid"}.get(status, "Problem")
     return {"$ref": f"#/components/responses/{name}"}
 
 

@@ -40,6 +40,7 @@ _HOOK: dict[str, Schema] = {
     "last_delivery": nullable(INSTANT),
     "failing_since": nullable(INSTANT),
     "last_error": nullable(TEXT),
+    "next_attempt": nullable(INSTANT),
     "waiting": COUNT,
 }
 _EVENT = record(id=described(_EVENT_ID, "the same however often it is told"), type=TEXT, timestamp=INSTANT, data=OBJECT)

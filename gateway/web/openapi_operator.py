@@ -22,13 +22,14 @@ from gateway.web.openapi_schemas import (
     nullable,
     record,
     ref,
+    signed_usd,
     text,
     usd,
     whole,
     words,
 )
 
-_BALANCE = dict.fromkeys(("available", "held", "credited", "posted", "debt"), usd)
+_BALANCE = dict.fromkeys(("available", "held", "posted", "debt"), usd) | {"credited": signed_usd}
 _PER_MILLION = described(whole(1, 1_000_000), "of the account, that one person or key may hold at once, in millionths")
 _SETTINGS = asked({
     "name": text(200, least=0),
@@ -48,6 +49,7 @@ _CREDIT_CAUSES = (CreditCause.PAYMENT, CreditCause.PROMOTION, CreditCause.GOODWI
 
 SCHEMAS: dict[str, Schema] = {
     "OperatedAccount": record(
+        {"org": ORG_ID, "user": described(nullable(TEXT), "the person whose own it is")},
         id=ORG_ID, account=ACCOUNT_ID, name=TEXT, time_zone=TEXT, plan=nullable(TEXT), persons_per_minute=COUNT,
         most_open_holds=COUNT, share_ppm=_PER_MILLION, state=words("active", "suspended"), created_at=INSTANT,
         **_BALANCE,

@@ -7,6 +7,7 @@ from gateway.web.openapi_schemas import (
     COUNT,
     FLAG,
     INSTANT,
+    OBJECT,
     SHARE,
     TEXT,
     Schema,
@@ -39,6 +40,9 @@ _MEMBERS: dict[str, Schema] = {
     "error": described(_ERROR, "the same as the dialect of the caller has it; our own paths answer as OpenAI does"),
 }
 _PARAM: dict[str, Schema] = {"param": described(TEXT, "the member, parameter or header that is wrong")}
+_OPTIONS: dict[str, Schema] = {
+    "passkey_options": described(OBJECT, "for `navigator.credentials.get`, where a proof is missing")
+}
 _STATE: dict[str, Schema] = {
     "state": described(TEXT, "as it stands"),
     "event": TEXT,
@@ -83,11 +87,12 @@ PROBLEM_SCHEMAS: dict[str, Schema] = {
     "GeminiError": _GEMINI_ERROR,
     "Problem": record(_PARAM, **_MEMBERS),
     "Invalid": record(**_MEMBERS, **_PARAM),
+    "Forbidden": record(_PARAM | _OPTIONS, **_MEMBERS),
     "Conflict": record(_PARAM | _STATE, **_MEMBERS),
     "PaymentRequired": record(_PARAM | _PAYMENT, **_MEMBERS),
     "Offer": record(
-        id=identifier("q"), min=usd, expected=usd, max=usd,
-        confidence=described(SHARE, "that `expected` is not passed"), expires_at=INSTANT,
+        {"id": described(identifier("q"), "where it waits for an answer"), "expires_at": INSTANT},
+        min=usd, expected=usd, max=usd, confidence=described(SHARE, "that `expected` is not passed"),
     ),
 }  # fmt: skip
 
@@ -108,6 +113,7 @@ _CHALLENGED: dict[str, Schema] = {
 RESPONSES: dict[str, Schema] = {
     "Problem": _response("Problem", "Refused; `code` says why", _RETRY),
     "Invalid": _response("Invalid", "Bad input; `param` names it, and nothing has changed", {}),
+    "Forbidden": _response("Forbidden", "Known, but not for this; `code` says why", {}),
     "Conflict": _response("Conflict", "As things stand it cannot be done; `state` says how they stand", {}),
     "PaymentRequired": _response("PaymentRequired", "Money, or a yes, would help", _CHALLENGED),
 }

@@ -138,16 +138,18 @@ def _responses(each: RelayPath) -> Schema:
     return {
         **good,
         "402": refusal(402),
-        **{str(status): _EITHER for status in (400, 401, 403, 404, 405, 409, 413, 422, 429, 502, 503, 504)},
+        **{str(status): _either("Problem") for status in (400, 401, 403, 404, 405, 413, 422, 429, 502, 503, 504)},
+        "409": _either("Conflict"),
         "default": _UPSTREAM,
     }
 
 
-# The upstream refuses with its own bodies, and with the same statuses as we do.
-_EITHER: Schema = {
-    "description": "Farebox's refusal, or the upstream's own",
-    "content": {PROBLEM: {"schema": ref("Problem")}, "*/*": {"schema": {}}},
-}
+def _either(problem: str) -> Schema:
+    """The upstream refuses with its own bodies, and with the same statuses as we do."""
+    content: Schema = {PROBLEM: {"schema": ref(problem)}, "*/*": {"schema": {}}}
+    return {"description": "Farebox's refusal, or the upstream's own", "content": content}
+
+
 _UPSTREAM: Schema = {"description": "What the upstream answered", "content": {"*/*": {"schema": {}}}}
 
 

@@ -110,14 +110,17 @@ SESSION_ID = text(SESSION_ID_CHARACTERS)
 # "50", "50.00", "0.000000001": at most nine decimals, and at most what the ledger takes in one step.
 USD_TEXT: Schema = {"type": "string", "pattern": rf"^(0|[1-9][0-9]{{0,{_USD_DIGITS}}})(\.[0-9]{{1,9}})?$"}
 MONEY_ASKED = either(asked(amount=USD_TEXT, currency={"const": "USD"}), USD_TEXT)
-USD = record(amount={"type": "string", "pattern": r"^(0|[1-9][0-9]*)\.[0-9]{2,9}$"}, currency={"const": "USD"})
+_USD_SHOWN = r"(0|[1-9][0-9]*)\.[0-9]{2,9}$"
+USD = record(amount={"type": "string", "pattern": f"^{_USD_SHOWN}"}, currency={"const": "USD"})
+SIGNED_USD = record(amount={"type": "string", "pattern": f"^-?{_USD_SHOWN}"}, currency={"const": "USD"})
 MSAT = record(amount_msat=COUNT)
 
 # Named, so that a generated client has one type for each; `usd` and `money_asked` refer to them.
 MONEY_SCHEMAS: Mapping[str, Schema] = MappingProxyType({
     "Usd": described(USD, "US dollars, as a decimal string"),
+    "SignedUsd": described(SIGNED_USD, "US dollars that may be owed: what came in less what was taken back"),
     "Msat": described(MSAT, "millisatoshi"),
     "Money": either(ref("Usd"), ref("Msat")),
     "MoneyAsked": described(MONEY_ASKED, "US dollars: an object, or the decimal string alone; never a float"),
 })  # fmt: skip
-usd, money, money_asked = ref("Usd"), ref("Money"), ref("MoneyAsked")
+usd, signed_usd, money, money_asked = ref("Usd"), ref("SignedUsd"), ref("Money"), ref("MoneyAsked")
