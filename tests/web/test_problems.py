@@ -164,6 +164,16 @@ async def test_openais_sdk_shows_the_message_and_does_not_try_again() -> None:
     assert (caught.value.status_code, caught.value.code, len(asked)) == (402, "payment_required", 1)
 
 
+async def test_openais_sdk_tries_again_what_passes_with_time() -> None:
+    async with (
+        refusing(errors.Unavailable("away", retry_after_s=0), Dialect.OPENAI) as (url, asked),
+        openai.AsyncOpenAI(base_url=url + "/v1", api_key="x", max_retries=1) as client,
+    ):
+        with pytest.raises(openai.InternalServerError, match="away"):
+            await client.models.list()
+    assert len(asked) == 2
+
+
 async def test_anthropics_sdk_shows_the_message_and_does_not_try_again() -> None:
     async with (
         refusing(errors.Conflict(MESSAGE), Dialect.ANTHROPIC) as (url, asked),
