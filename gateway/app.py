@@ -21,11 +21,16 @@ from gateway.adapters.tokens import Vocabularies
 from gateway.agents_assembly import open_agents
 from gateway.background import Background
 from gateway.config import Config
+from gateway.core.directory import Principal
+from gateway.core.errors import Problem
 from gateway.edge_assembly import open_edge
 from gateway.flows.admission import Admission
+from gateway.flows.auditing import Auditing
 from gateway.flows.counting import Counting
 from gateway.flows.streams import OpenStreams
+from gateway.operator_assembly import open_operators, operator_routes
 from gateway.people_assembly import open_api, open_people, people_routes, run_people
+from gateway.policies import Policies
 from gateway.policy_files import load_policies, reload_policies
 from gateway.routes import route_table
 from gateway.site_assembly import own_routes
@@ -45,7 +50,8 @@ class Gateway:
     proxy: Proxy
     admission: Admission
     streams: OpenStreams
-    apply: Callable[[Any], None]
+    auditing: Auditing
+    apply: Callable[[Policies], None]
 
     def drain(self) -> None:
         """Refuse new work; what runs goes on."""
@@ -55,13 +61,26 @@ class Gateway:
         """End the streams that still run; they are settled at what they delivered."""
         self.streams.stop_all(why)
 
-    async def reload_policies(self) -> str:
-        """Read the policies again, as one object or not at all; says what happened."""
+    async def reload_policies(self, principal: Principal | None = None) -> str:
+        """Read the policies again, as one object or not at all; says what happened. `principal`: who asked for it, None
+        where a signal did. What cannot be audited is not done."""
         reloaded = reload_policies(self.admission.policies, self.config)
         if reloaded.refused:
             return "policies kept as they were: " + "; ".join(reloaded.refused)
+        try:
+            await self.note_policies(
+                reloaded.policies,
+                actor="SIGHUP" if principal is None else principal.actor,
+                authenticated="command" if principal is None else principal.authenticated,
+            )
+        except Problem as problem:
+            return f"policies kept as they were: the audit log cannot be written: {problem.detail}"
         self.apply(reloaded.policies)
         return f"policies in force: {reloaded.policies.digest}"
+
+    async def note_policies(self, policies: Policies, *, actor: str, authenticated: str) -> None:
+        """Write down which policies come into force. Errors: Unavailable, Conflict."""
+        await self.auditing.policies_in_force(policies.digest, policies.files, actor=actor, authenticated=authenticated)
 
 
 @asynccontextmanager
@@ -88,6 +107,7 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             system=system, background=background,
         )  # fmt: skip
         people = open_people(config, store=store, counting=counting, policies=lambda: current[0], system=system)
+        operators = open_operators(config, people, store=store, policies=lambda: current[0], system=system)
         admission = Admission(
             routes=routes,
             policies=policies,
@@ -108,10 +128,11 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             metrics=metrics, system=system, background=background,
         )  # fmt: skip
 
-        def apply(fresh: Any) -> None:
+        def apply(fresh: Policies) -> None:
             current[0] = admission.policies = fresh
 
-        gateway = Gateway(_nothing_yet, config, edge.proxy, admission, edge.streams, apply)
+        gateway = Gateway(_nothing_yet, config, edge.proxy, admission, edge.streams, people.auditing, apply)
+        await gateway.note_policies(policies, actor="start", authenticated="command")
         run_people(stack, people, store=store, system=system, metrics=metrics, background=background)
         api = open_api(people, agents.records, edge.addresses, system)
         site = own_site(
@@ -119,10 +140,10 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
                 people,
                 api=api,
                 store=store,
-                reload=gateway.reload_policies,
                 public_url=config.public_url,
                 reading=admission,
             )
+            + operator_routes(operators, people, api=api, reload=gateway.reload_policies)
             + own_routes(
                 api=api,
                 store=store,

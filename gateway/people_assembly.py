@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from gateway.adapters.redis.budget_alerts import RedisBudgetAlerts
 from gateway.adapters.redis.directory import RedisDirectory
 from gateway.adapters.redis.leases import Lease
 from gateway.adapters.redis.outbox import RedisOutbox
+from gateway.adapters.redis.person_secrets import RedisPersonSecrets
 from gateway.adapters.redis.questions import RedisQuestions
 from gateway.adapters.redis.quotes import RedisQuotes
 from gateway.adapters.redis.usage import RedisUsage
@@ -32,6 +33,7 @@ from gateway.flows.accounts import AccountDesk
 from gateway.flows.allowing import Allowing
 from gateway.flows.answering import Answering
 from gateway.flows.asking import AskDesk
+from gateway.flows.auditing import Auditing
 from gateway.flows.balances import Balances
 from gateway.flows.budget_telling import BudgetTelling
 from gateway.flows.budgeting import Budgeting
@@ -43,7 +45,6 @@ from gateway.flows.directory import Directory
 from gateway.flows.explaining import Explaining, Reading
 from gateway.flows.forecasting import Forecaster
 from gateway.flows.keying import Keying
-from gateway.flows.operating import Operating
 from gateway.flows.peopling import Peopling
 from gateway.flows.quoting import Quoting
 from gateway.flows.step_up import StepUp
@@ -55,7 +56,6 @@ from gateway.routes import DEFAULT_PROVIDERS
 from gateway.store_assembly import Store
 from gateway.web.addresses import Addresses
 from gateway.web.api.account import account_routes
-from gateway.web.api.admin import admin_routes
 from gateway.web.api.allowances import allowance_routes
 from gateway.web.api.budgets import budget_routes
 from gateway.web.api.events import event_routes
@@ -85,7 +85,6 @@ class People:
     budgeting: Budgeting
     allowing: Allowing
     using: Using
-    operating: Operating
     questions: RedisQuestions
     answering: Answering
     balances: Balances
@@ -94,6 +93,8 @@ class People:
     sender: WebhookSender
     vault: Vault
     audit: RedisAudit
+    auditing: Auditing
+    secrets: RedisPersonSecrets
     identity: Identity | None
     explaining: Callable[[Reading], Explaining]
     step_up: StepUp
@@ -113,8 +114,9 @@ def open_people(
     usage = RedisUsage(store.link)
     directory = Directory(records, system)
     vault = Vault(master_secrets(config))
+    secrets = RedisPersonSecrets(store.link, records)
     step_up = StepUp(
-        secrets=records,
+        secrets=secrets,
         vault=vault,
         passwords=Passwords(),
         codes=OneTimeCodes(),
@@ -144,9 +146,6 @@ def open_people(
         store=records, counters=records, directory=directory, policy=lambda: policies().approvals, prove=step_up.prove,
         system=system,
     )  # fmt: skip
-    operating = Operating(
-        store=records, directory=directory, audit=audit, ledger=store.ledger, peopling=peopling, system=system
-    )
     questions = RedisQuestions(store.link, records)
     identity = _identity(config, system)
     callers = Callers(directory=directory, identity=identity, system=system)
@@ -176,7 +175,6 @@ def open_people(
         budgeting=budgeting,
         allowing=allowing,
         using=using,
-        operating=operating,
         questions=questions,
         answering=answering,
         balances=Balances(ledger=store.ledger, store=records, renewing=peopling, system=system),
@@ -192,6 +190,8 @@ def open_people(
         ),
         vault=vault,
         audit=audit,
+        auditing=Auditing(log=audit, system=system),
+        secrets=secrets,
         identity=identity,
     )  # fmt: skip
 
@@ -209,15 +209,18 @@ def _identity(config: Config, system: Machine) -> Identity | None:
     return Identity(providers, system.now_s) if providers else None
 
 
+def providers(config: Config) -> list[str]:
+    """Whose prices apply, in the order of the upstreams."""
+    names = (each.provider or DEFAULT_PROVIDERS.get(each.dialect, "") for each in config.upstreams.values())
+    return [name for name in dict.fromkeys(names) if name]
+
+
 def _canonical(config: Config, policies: Callable[[], Policies], system: Machine) -> Callable[[str], str | None]:
     """The canonical name of a model with any of the configured providers."""
-    providers = dict.fromkeys(
-        each.provider or DEFAULT_PROVIDERS.get(each.dialect, "") for each in config.upstreams.values()
-    )
 
     def find(model: str) -> str | None:
-        for provider in providers:
-            card = policies().price_book.card(provider, model, system.now_s()) if provider else None
+        for provider in providers(config):
+            card = policies().price_book.card(provider, model, system.now_s())
             if card is not None:
                 return card.model
         return None
@@ -278,11 +281,10 @@ def people_routes(
     *,
     api: Api,
     store: Store,
-    reload: Callable[[], Awaitable[str]],
     public_url: str,
     reading: Reading,
 ) -> list[BaseRoute]:
-    """The paths of apps, people and operators."""
+    """The paths of apps and people."""
 
     async def waiting(org_id: str, now_ms: int) -> Any:
         return await people.quotes.waiting(org_id, now_ms=now_ms)
@@ -298,5 +300,4 @@ def people_routes(
         *explain_routes(api, people.explaining(reading)),
         *event_routes(api, store.ledger, people.questions, people.answering, public_url),
         *webhook_routes(api, _webhooks(people)),
-        *admin_routes(api, people.operating, people.keying, reload),
     ]

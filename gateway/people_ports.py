@@ -11,6 +11,7 @@ from typing import Protocol
 
 from gateway.core.accounts import Budget
 from gateway.core.directory import (
+    AccountOwner,
     Allowance,
     AuditEntry,
     BudgetDefinition,
@@ -61,25 +62,33 @@ class DirectoryStore(Protocol):
     async def put_allowance(self, allowance: Allowance, audit: AuditEntry, *, expected: int) -> int | None: ...
     async def allowances(self, org_id: str) -> Sequence[Allowance]: ...
     async def budgets(self, org_id: str) -> Sequence[BudgetDefinition]: ...
-    async def secret(self, org_id: str, person_id: str, name: str) -> bytes | None:
-        """A sealed secret of a person: password hash, TOTP secret, passkeys (JSON)."""
-        ...
 
-    async def put_secret(
-        self, org_id: str, person_id: str, name: str, value: bytes, audit: AuditEntry, *, expected: int
-    ) -> bool:
-        """Compare and write; False when it was another one."""
+
+class AccountIndex(Protocol):
+    """Whose account is whose: organizations' and persons' own."""
+
+    async def owner(self, account: str) -> AccountOwner | None: ...
+    async def all(self) -> Sequence[str]:
+        """Every account, in order."""
         ...
 
 
 class AuditLog(Protocol):
     """Append-only, hash-chained, one chain per partition."""
 
-    async def append(self, entry: AuditEntry) -> None: ...
-    async def read(self, org_id: str, *, after: int, most: int) -> Sequence[AuditEntry]: ...
-    async def verify(self, partition: int) -> str | None:
-        """None where the chain holds, else what does not."""
+    async def append(self, entry: AuditEntry, *, once: str = "", forget_at_ms: int = 0) -> None:
+        """Write an entry; under the same `once` a single one. That is forgotten at `forget_at_ms`, 0 never."""
         ...
+
+    async def noted(self, org_id: str, name: str) -> tuple[bytes, int]:
+        """What was noted last under a name, and its version; empty and 0 before the first time."""
+        ...
+
+    async def note(self, name: str, value: bytes, entry: AuditEntry, *, expected: int) -> bool:
+        """Note a value, and write the entry that says so, in one step; False when the version was another one."""
+        ...
+
+    async def read(self, org_id: str, *, after: int, most: int) -> Sequence[AuditEntry]: ...
 
 
 class Questions(Protocol):

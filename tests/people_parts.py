@@ -35,6 +35,7 @@ from gateway.core.terms import HoldPolicy
 from gateway.flows.admission import Admission, Admitted
 from gateway.flows.counting import Counting
 from gateway.flows.settling import Work
+from gateway.operator_assembly import Operators, open_operators, operator_routes
 from gateway.people_assembly import People, open_api, open_people, people_routes
 from gateway.policies import Policies
 from gateway.routes import route_table
@@ -89,6 +90,7 @@ class Parts:
     policies: Policies
     config: Config
     people: People = field(init=False)
+    operators: Operators = field(init=False)
     http: httpx.AsyncClient = field(init=False)
     api: Api = field(init=False)
     org_id: str = ""
@@ -102,7 +104,7 @@ class Parts:
     async def make_org(self, **settings: Any) -> None:
         """A fresh organization with an app key, in whose name everything is asked from now on."""
         operator = Principal("", "ak_00operator", permissions=tuple(Permission), operator=True, vouched="operator")
-        self.org_id = (await self.people.operating.make(operator, settings))["id"]
+        self.org_id = (await self.operators.operating.make(operator, settings))["id"]
         self.key = await self.make_key()
 
     async def make_key(self, **members: Any) -> str:
@@ -194,16 +196,20 @@ async def running_people(url: str) -> AsyncIterator[Parts]:
             policies=lambda: parts.policies,
             system=cast(Any, parts.clock),
         )
+        parts.operators = open_operators(
+            config, parts.people, store=store, policies=lambda: parts.policies, system=cast(Any, parts.clock)
+        )
         parts.api = open_api(
             parts.people, RedisIdempotency(link, parts.people.vault), Addresses(()), cast(Any, parts.clock)
         )
 
-        async def reload() -> str:
+        async def reload(_principal: Principal) -> str:
             return "same"
 
-        routes = people_routes(
-            parts.people, api=parts.api, store=store, reload=reload, public_url="http://farebox", reading=parts
-        )
+        routes = [
+            *people_routes(parts.people, api=parts.api, store=store, public_url="http://farebox", reading=parts),
+            *operator_routes(parts.operators, parts.people, api=parts.api, reload=reload),
+        ]
 
         async def no_agent(_request: Any) -> str:
             return "tk_none"

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 from gateway.config import Config, LndConfig, load_config
 from gateway.config_reader import ConfigError
-from gateway.core.money import MARGIN_ONE_PPM, usd_string
+from gateway.core.money import usd_string
 from gateway.core.operations import Dialect, Operation
 from gateway.core.price_cards import PriceCard
+from gateway.core.price_table import margin_text, usd_of_picousd
 from gateway.core.routing import Route, RouteTable, Upstream
 from gateway.policies import Policies
 from gateway.policy_files import load_policies
@@ -147,10 +148,10 @@ def _routes(table: RouteTable, policies: Policies) -> Iterator[str]:
 
 def _route_price(route: Route, policies: Policies) -> str:
     if isinstance(route.price, int):
-        return f"${_usd(route.price)} a call"
+        return f"${usd_of_picousd(route.price)} a call"
     if isinstance(route.price, str):
         card = policies.price_book.rule(route.price)
-        return f"rule {route.price}" + (f": ${_usd(card.call)} a call" if card else ": unknown")
+        return f"rule {route.price}" + (f": ${usd_of_picousd(card.call)} a call" if card else ": unknown")
     free = route.operation in (Operation.LISTING, Operation.INPUT_TOKENS)
     return "free" if free else _book(route.upstream)
 
@@ -174,8 +175,8 @@ def _fees(policies: Policies) -> Iterator[str]:
     yield "\nServer tools and rules, USD a call; a fee that the book names for a model stands before these"
     rows = [("NAME", "FOR", "PRICE")]
     for provider, fees in policies.price_book.tools.fees.items():
-        rows += [(name, provider or "all providers", _usd(fee)) for name, fee in fees.items()]
-    rows += [(name, "routes", _usd(card.call)) for name, card in policies.price_book.rules.items()]
+        rows += [(name, provider or "all providers", usd_of_picousd(fee)) for name, fee in fees.items()]
+    rows += [(name, "routes", usd_of_picousd(card.call)) for name, card in policies.price_book.rules.items()]
     yield from _columns(rows)
 
 
@@ -198,25 +199,19 @@ def _approvals(policies: Policies) -> Iterator[str]:
 def _price_row(card: PriceCard) -> tuple[str, ...]:
     prices = card.bands[0].prices
     tokens = (prices.input, prices.cached_input, prices.cache_write, prices.output)
-    shown = tuple(_usd(each * 1_000_000) if card.has_tokens else "-" for each in tokens)
+    shown = tuple(usd_of_picousd(each * 1_000_000) if card.has_tokens else "-" for each in tokens)
     others = [
-        *(f"${_usd(each)} a {unit}" for unit, each in _other_units(card) if each),
-        *(f"over {band.above_input_tokens} tokens: {_usd(band.prices.input * 1_000_000)} / "
-          f"{_usd(band.prices.output * 1_000_000)}" for band in card.bands[1:]),
+        *(f"${usd_of_picousd(each)} a {unit}" for unit, each in _other_units(card) if each),
+        *(f"over {band.above_input_tokens} tokens: {usd_of_picousd(band.prices.input * 1_000_000)} / "
+          f"{usd_of_picousd(band.prices.output * 1_000_000)}" for band in card.bands[1:]),
         *(f"tier {name}" for name in card.tiers),
     ]  # fmt: skip
-    margin = f"{card.margin_ppm / MARGIN_ONE_PPM:g}"
+    margin = margin_text(card.margin_ppm)
     return (card.provider, card.model, *shown, "; ".join(others) or "-", margin, card.source or "-")
 
 
 def _other_units(card: PriceCard) -> Iterable[tuple[str, int | None]]:
     return (("call", card.call), ("second", card.second), ("character", card.character), ("image", card.image))
-
-
-def _usd(picousd: int) -> str:
-    whole, rest = divmod(picousd, 10**12)
-    digits = f"{rest:012d}".rstrip("0")
-    return f"{whole}.{digits}" if digits else str(whole)
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

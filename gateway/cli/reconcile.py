@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.adapters.redis.audit import RedisAudit
+from gateway.adapters.redis.audit import NOTHING_DRAINED, RedisAudit, drained_digests
 from gateway.adapters.redis.segments import BrokenChain, SegmentsInUse, verify_chain
 from gateway.agents_assembly import make_crediting, open_node
 from gateway.cli.store import OpenStore, explain, open_for_command
@@ -52,15 +53,19 @@ async def reconcile(config: Config, *, accept: bool = False, files: bool = False
         reason = await store.upkeep.freezer.look()
         if reason is not None:
             print(f"no hold is placed: {reason}\nlook into it, then run: farebox reconcile --accept")
-        chain_holds = not files or _chain_holds(config)
-        audited = await _audit_holds(store)
-        return 0 if report.clean and paid and reason is None and chain_holds and audited else 1
+        drained = _drained(config) if files else {}
+        audited = await _audit_holds(store, drained or {})
+        return 0 if report.clean and paid and reason is None and drained is not None and audited else 1
 
 
-async def _audit_holds(store: OpenStore) -> bool:
-    """Whether the audit log of every partition is whole, and is what the journal says of it."""
+async def _audit_holds(store: OpenStore, drained: Mapping[int, Mapping[int, str]]) -> bool:
+    """Whether the audit log of every partition is whole, and is what the journal and its files say of it."""
     audit = RedisAudit(store.link)
-    broken = [why for partition in range(PARTITIONS) if (why := await audit.verify(partition)) is not None]
+    broken = [
+        why
+        for partition in range(PARTITIONS)
+        if (why := await audit.verify(partition, drained.get(partition, NOTHING_DRAINED))) is not None
+    ]
     print("\n".join(broken) if broken else "the audit log's chains hold")
     return not broken
 
@@ -102,11 +107,13 @@ async def _accept(store: OpenStore) -> bool:
     return True
 
 
-def _chain_holds(config: Config) -> bool:
+def _drained(config: Config) -> dict[int, dict[int, str]] | None:
+    """What the journal's files say of the audit log; None where their chain does not hold."""
     try:
         last = verify_chain(config.data_dir)
+        found = drained_digests(config.data_dir)
     except BrokenChain as error:
         print(f"the journal's files were changed: {error}")
-        return False
+        return None
     print(f"the chain of the journal's files holds: {sum(last.values())} entries in {len(last)} partitions")
-    return True
+    return found

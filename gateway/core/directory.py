@@ -9,12 +9,15 @@ to every hold (`holds.Guard`), so that a change counts at once everywhere.
 from __future__ import annotations
 
 from enum import StrEnum
+from hashlib import sha256
 
 from msgspec import Struct
 
 # A person's id is the app's own text for its user.
 PERSON_ID_CHARACTERS = 128
 SESSION_ID_CHARACTERS = 128
+# 160 bits: no two persons meet.
+_ACCOUNT_DIGITS = 40
 
 
 class Permission(StrEnum):
@@ -88,6 +91,13 @@ class Person(Struct, frozen=True):
     made_by: str = ""  # key id
     suspended: bool = False
     created_at_ms: int = 0
+
+
+class AccountOwner(Struct, frozen=True):
+    """Whose account it is: an organization's, or the own one of a person of it."""
+
+    org_id: str
+    person_id: str = ""
 
 
 class Scope(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -197,6 +207,11 @@ class Principal(Struct, frozen=True):
         """For the audit log: `key ak_...`, or `key ak_... for <person>`."""
         return f"key {self.key_id}" + (f" for {self.person_id}" if self.person_id else "")
 
+    @property
+    def authenticated(self) -> str:
+        """For the audit log: how they showed it, where no proof was asked for: key | jwt | operator."""
+        return "operator" if self.operator else "key" if self.vouched == "app" else self.vouched
+
 
 class AuditEntry(Struct, frozen=True):
     """One change: who, how authenticated, what, before and after. `before`/`after` are JSON without secrets."""
@@ -226,3 +241,10 @@ class Event(Struct, frozen=True):
 def account_of_org(org_id: str) -> str:
     """The account of an organization: `org_7f...` -> `ac_7f...`."""
     return "ac_" + org_id.removeprefix("org_")
+
+
+def account_of_person(org_id: str, person_id: str) -> str:
+    """The own account of a person, in their organization's partition: always the same, so that whoever makes it twice
+    makes one."""
+    tail = sha256(person_part(org_id, person_id).encode()).hexdigest()[:_ACCOUNT_DIGITS]
+    return f"ac_{org_id.rpartition('_')[2][:2]}{tail}"

@@ -250,6 +250,11 @@ class Balance:
     allowance_granted: int = 0  # what the running period included at its start
     period_base: tuple[int, ...] = ()  # what each pocket had posted before the running period; () there is none
 
+    @property
+    def credit_limit(self) -> int:
+        """How much may be owed in all: what the postpaid pocket has, holds and has paid."""
+        return sum(each.available + each.held + each.posted for each in self.pocket_states if each.name == "postpaid")
+
 
 @dataclass(frozen=True, slots=True)
 class HoldRecord:

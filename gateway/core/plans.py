@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.core.directory import TimeZoneRule, WindowRule
+from gateway.core.money import Unit, money_object
 from gateway.core.windows import window_at
 
 
@@ -24,3 +26,14 @@ def period_of(plan: Plan, zones: Sequence[TimeZoneRule], anchor_ms: int, now_ms:
     """The id of the running period and the instant in ms at which it ends."""
     window = window_at((WindowRule(0, plan.window, plan.period),), zones, anchor_ms, now_ms)
     return window.window_id, window.ends_at_ms or 0
+
+
+def plan_members(plan: Plan) -> dict[str, Any]:
+    """A plan as the API shows it."""
+    return {
+        "name": plan.name,
+        "included": money_object(plan.included, Unit.NANOUSD),
+        "credit_limit": money_object(plan.credit_limit, Unit.NANOUSD),
+        "window": plan.window,
+        "period": plan.period,
+    }

@@ -126,7 +126,7 @@ class Allowing:
             after = replace(found, revoked=True)
             if found.revoked:
                 return (await self._objects(principal.org_id, [found]))[0]
-            audit = self._audit(principal, "allowance.revoke", principal.vouched, found, after)
+            audit = self._audit(principal, "allowance.revoke", principal.authenticated, found, after)
             expected = person.version if person is not None else 0
             done = await self._store.put_allowance(after, audit, expected=expected)
             self._directory.forget(principal.org_id, found.person_id)

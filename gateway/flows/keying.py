@@ -109,7 +109,7 @@ class Keying:
     def _audit(self, principal: Principal, action: str, before: Key | None, after: Key) -> AuditEntry:
         shown = b"null" if before is None else msgspec.json.encode(key_members(before))
         return AuditEntry(
-            self._now_ms(), principal.org_id, principal.actor, "operator" if principal.operator else "key", action,
+            self._now_ms(), principal.org_id, principal.actor, principal.authenticated, action,
             after.key_id, shown, msgspec.json.encode(key_members(after)),
         )  # fmt: skip
 

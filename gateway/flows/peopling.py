@@ -10,7 +10,16 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from gateway.core.directory import AuditEntry, Org, Person, PersonView, Principal, account_of_org, person_part
+from gateway.core.directory import (
+    AuditEntry,
+    Org,
+    Person,
+    PersonView,
+    Principal,
+    account_of_org,
+    account_of_person,
+    person_part,
+)
 from gateway.core.errors import Conflict, InvalidRequest, NotFound
 from gateway.core.plans import Plan, period_of
 from gateway.core.request_record import rfc3339
@@ -20,7 +29,6 @@ from gateway.people_ports import DirectoryStore
 from gateway.policies import Policies
 from gateway.ports import Ledger, System
 
-_ID_BYTES = 11
 _ATTEMPTS = 5
 
 
@@ -71,13 +79,36 @@ class Peopling:
                 return person_members(person)
         raise Conflict("others are changing this person; try again")
 
+    async def change(
+        self, principal: Principal, person_id: str, *, plan: str | None, suspended: bool | None
+    ) -> dict[str, Any]:
+        """Change a person (None: stays as it is; a plan of "" is taken off). Errors: NotFound, InvalidRequest,
+        Conflict."""
+        wanted = self.plan(plan) if plan else None
+        for _ in range(_ATTEMPTS):
+            org, before = await self._store.org(principal.org_id), await self._store.person(principal.org_id, person_id)
+            if org is None or before is None:
+                raise NotFound("there is no such person", param="person")
+            after = before.person if plan is None else _with_plan(before.person, plan)
+            after = after if suspended is None else replace(after, suspended=suspended)
+            if wanted is not None and after != before.person:
+                await self.begin(org.org, after.account, wanted)
+            if after != before.person:
+                audit = self._audit(principal, "person.change", before, after)
+                done = await self._store.put_person(after, audit, expected=before.version)
+                self._directory.forget(principal.org_id, person_id)
+                if done is None:
+                    continue
+            if plan == "" and after.account:
+                await self.end(after.account)
+            return person_members(after)
+        raise Conflict("others are changing this person; try again")
+
     def _person(self, principal: Principal, person_id: str, before: PersonView | None, plan: str) -> Person:
-        partition = principal.org_id.rpartition("_")[2][:2]
         old = before.person if before is not None else Person(
             person_id, principal.org_id, made_by=principal.key_id, created_at_ms=self._now_ms()
         )  # fmt: skip
-        account = old.account or (f"ac_{partition}{self._system.token_hex(_ID_BYTES)}" if plan else "")
-        return replace(old, plan=plan or old.plan, account=account, made="api")
+        return replace(_with_plan(old, plan or old.plan), made="api")
 
     async def find(self, org_id: str, person_id: str) -> Person:
         """A person. Errors: NotFound."""
@@ -108,6 +139,16 @@ class Peopling:
         else:
             await self._ledger.renew_allowance(account, f"none:{self._now_ms()}", 0, plan="", ends_at_ms=0)
 
+    async def end(self, account: str) -> None:
+        """End the plan that runs on an account: its allowance goes, and the credit limit, where it is the plan's."""
+        balance = await self._ledger.balance(account)
+        if balance is None or not balance.plan:
+            return
+        plan, change_id = self._policies().plans.get(balance.plan), f"none:{self._now_ms()}"
+        if plan is not None and 0 < plan.credit_limit == balance.credit_limit:
+            await self._ledger.set_credit_limit(account, 0, change_id=f"{change_id}:limit")
+        await self._ledger.renew_allowance(account, change_id, 0, plan="", ends_at_ms=0)
+
     async def with_plan(self, principal: Principal, org: Org, plan_name: str) -> Org:
         """An organization with a plan, its period begun. Errors: InvalidRequest."""
         await self.begin(org, account_of_org(org.org_id), self.plan(plan_name))
@@ -116,12 +157,18 @@ class Peopling:
     def _audit(self, principal: Principal, action: str, before: PersonView | None, after: Person) -> AuditEntry:
         shown = b"null" if before is None else msgspec.json.encode(person_members(before.person))
         return AuditEntry(
-            self._now_ms(), principal.org_id, principal.actor, "operator" if principal.operator else "key", action,
+            self._now_ms(), principal.org_id, principal.actor, principal.authenticated, action,
             person_part(after.org_id, after.person_id), shown, msgspec.json.encode(person_members(after)),
         )  # fmt: skip
 
     def _now_ms(self) -> int:
         return int(self._system.now_s() * 1_000)
+
+
+def _with_plan(person: Person, plan: str) -> Person:
+    """A plan gives a person an account of their own, which stays theirs without it."""
+    account = person.account or (account_of_person(person.org_id, person.person_id) if plan else "")
+    return replace(person, plan=plan, account=account)
 
 
 def person_members(person: Person) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Whoever has a credential proves it before another is set, and loses none before 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -35,6 +35,7 @@ class Secrets(Protocol):
     async def version(self, part: str, org_id: str) -> int: ...
     async def attempt(self, org_id: str, person_id: str, *, window_s: int) -> int: ...
     async def forget_attempts(self, org_id: str, person_id: str) -> None: ...
+    async def delete_secrets(self, org_id: str, person_id: str, names: Sequence[str], audit: AuditEntry) -> None: ...
 
 
 class Sealing(Protocol):
@@ -283,14 +284,26 @@ class StepUp:
         return await self._keep(principal, PASSKEYS, msgspec.json.encode(passkeys), action, version)
 
     async def _keep(self, principal: Principal, name: str, value: bytes, action: str, version: int) -> bool:
-        """Written only over what was read. The audit entry says that, not what."""
-        audit = AuditEntry(
-            int(self._system.now_s() * 1_000), principal.org_id, principal.actor, principal.vouched, action,
-            person_part(principal.org_id, principal.person_id), b"null", msgspec.json.encode({"credential": name}),
-        )  # fmt: skip
+        """Written only over what was read."""
+        audit = self._audit(principal, action, {"credential": name})
         return await self._secrets.put_secret(
             principal.org_id, principal.person_id, name, value, audit, expected=version
         )
+
+    async def reset(self, principal: Principal, person_id: str) -> None:
+        """Take every credential of a person away, for one who has lost theirs: the next one is set without a proof. The
+        operator answers for knowing them."""
+        theirs = replace(principal, person_id=person_id)
+        audit = self._audit(theirs, "credential.reset", None)
+        await self._secrets.delete_secrets(theirs.org_id, person_id, (PASSWORD, TOTP, PASSKEYS), audit)
+        await self._secrets.forget_attempts(theirs.org_id, person_id)
+
+    def _audit(self, principal: Principal, action: str, after: Any) -> AuditEntry:
+        """The entry says that, not what."""
+        return AuditEntry(
+            int(self._system.now_s() * 1_000), principal.org_id, principal.actor, principal.authenticated, action,
+            person_part(principal.org_id, principal.person_id), b"null", msgspec.json.encode(after),
+        )  # fmt: skip
 
 
 def _whose(principal: Principal) -> str:

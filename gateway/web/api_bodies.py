@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -12,6 +12,8 @@ from starlette.responses import Response
 from gateway.core.errors import InvalidRequest
 from gateway.core.headers import content_type_of
 from gateway.web.bodies import read_body
+
+Row = TypeVar("Row")
 
 GREATEST_BODY_BYTES = 262_144
 PAGE_MOST = 1_000
@@ -92,3 +94,14 @@ def page(request: Request) -> tuple[int, str]:
     if len(after) > 400:
         raise InvalidRequest("must be what `next` of the page before says", param="after")
     return int(limit), after
+
+
+def paged(
+    rows: Sequence[Row], limit: int, after: str, place: Callable[[Row], str], *, newest_first: bool = False
+) -> tuple[list[Row], str | None]:
+    """A page of a list that is in memory: rows in the order of their places, those beyond `after`, and what `next`
+    is."""
+    ordered = sorted(rows, key=place, reverse=newest_first)
+    if after:
+        ordered = [row for row in ordered if (place(row) < after if newest_first else place(row) > after)]
+    return ordered[:limit], place(ordered[limit - 1]) if len(ordered) > limit else None

@@ -10,14 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gateway.web import openapi_accounts, openapi_agents, openapi_events, openapi_limits, openapi_operator
+from gateway.web import (
+    openapi_accounts,
+    openapi_agents,
+    openapi_books,
+    openapi_events,
+    openapi_limits,
+    openapi_operator,
+)
 from gateway.web.openapi_endpoints import Endpoint, operation, path_item
 from gateway.web.openapi_parameters import ANSWER_HEADERS, PARAMETERS, SECURITY_SCHEMES
 from gateway.web.openapi_problems import PROBLEM_SCHEMAS, RESPONSES
 from gateway.web.openapi_relay import RelayPath, relay_items
 from gateway.web.openapi_schemas import MONEY_SCHEMAS, Schema
 
-_AREAS = (openapi_accounts, openapi_limits, openapi_events, openapi_operator, openapi_agents)
+_AREAS = (openapi_accounts, openapi_limits, openapi_events, openapi_operator, openapi_books, openapi_agents)
 ENDPOINTS: tuple[Endpoint, ...] = tuple(endpoint for area in _AREAS for endpoint in area.ENDPOINTS)
 _DESCRIPTION = (
     "A reverse proxy in front of AI APIs that takes the fare: L402 for agents with a wallet, keys for apps and the "

@@ -10,7 +10,6 @@ from gateway.web.openapi_schemas import (
     ANYTHING,
     COUNT,
     DATE,
-    FLAG,
     INSTANT,
     INSTANT_ASKED,
     MSAT,
@@ -56,9 +55,9 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Price": record(
         provider=TEXT, model=TEXT, tokens=_BANDS, tiers={"type": "object", "additionalProperties": _BANDS},
-        usd_per_call=_DECIMAL, **dict.fromkeys(("usd_per_second", "usd_per_image", "usd_per_mchar"), nullable(_DECIMAL)),
-        tools=_BY_NAME, margin=described(_DECIMAL, "on top of these prices"), holds_until=nullable(INSTANT),
-        source=nullable(TEXT),
+        usd_per_call=_DECIMAL, usd_per_second=nullable(_DECIMAL), usd_per_image=nullable(_DECIMAL),
+        usd_per_mchar=nullable(_DECIMAL), tools=_BY_NAME, margin=described(_DECIMAL, "on top of these prices"),
+        holds_until=nullable(INSTANT), source=nullable(TEXT),
     ),
 }  # fmt: skip
 
@@ -96,7 +95,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="GET", path="/admin/api/disputes", name="list_disputes", who=Who.OPERATOR, parameters=_PAGED,
-        summary="Always an empty list: this version has no tasks yet, and so nothing to dispute", answer=listing(OBJECT),
+        answer=listing(OBJECT),
+        summary="Always an empty list: this version has no tasks yet, and so nothing to dispute",
     ),
     Endpoint(
         method="GET", path="/admin/api/plans", name="list_plans", summary="The plans in force", who=Who.OPERATOR,

@@ -1,18 +1,20 @@
-"""`/openapi.json`: what operators do with accounts, and what they look at."""
+"""`/openapi.json`: what operators do with accounts and with persons."""
 
 from __future__ import annotations
 
 from gateway.core.accounts import CreditCause, DebitCause
+from gateway.web.api.admin_money import CREDITS
 from gateway.web.openapi_accounts import KEY_ASKED
 from gateway.web.openapi_endpoints import Endpoint, Who
 from gateway.web.openapi_schemas import (
     ACCOUNT_ID,
-    ANYTHING,
     COUNT,
     FLAG,
     INSTANT,
     ORG_ID,
+    PERSON_ID,
     TEXT,
+    TRUE,
     Schema,
     asked,
     described,
@@ -31,10 +33,11 @@ from gateway.web.openapi_schemas import (
 
 _BALANCE = dict.fromkeys(("available", "held", "posted", "debt"), usd) | {"credited": signed_usd}
 _PER_MILLION = described(whole(1, 1_000_000), "of the account, that one person or key may hold at once, in millionths")
+_PLAN = described(nullable(text(200, least=0)), 'a plan of the policies; "" or null takes it off')
 _SETTINGS = asked({
     "name": text(200, least=0),
     "time_zone": described(text(200), "an IANA name; a change applies from the next window"),
-    "plan": described(text(200, least=0), "a plan of the policies"),
+    "plan": _PLAN,
     "persons_per_minute": described(whole(0, 1_000_000), "that one key may make by naming them"),
     "most_open_holds": whole(1, 1_000_000),
     "share_ppm": _PER_MILLION,
@@ -45,14 +48,15 @@ _MOVEMENT_ID: Schema = {
     "maxLength": 100,
     "pattern": "^[A-Za-z0-9._:@-]*$",
 }
-_CREDIT_CAUSES = (CreditCause.PAYMENT, CreditCause.PROMOTION, CreditCause.GOODWILL)
+_SOURCE: Schema = {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9._:@-]+$"}
 
 SCHEMAS: dict[str, Schema] = {
     "OperatedAccount": record(
         {"org": ORG_ID, "user": described(nullable(TEXT), "the person whose own it is")},
-        id=ORG_ID, account=ACCOUNT_ID, name=TEXT, time_zone=TEXT, plan=nullable(TEXT), persons_per_minute=COUNT,
-        most_open_holds=COUNT, share_ppm=_PER_MILLION, state=words("active", "suspended"), created_at=INSTANT,
-        **_BALANCE,
+        id=described(identifier("org", "ac"), "of the organization; of a person's own account that account"),
+        account=ACCOUNT_ID, org=ORG_ID, user=described(nullable(TEXT), "whose own account it is"), name=TEXT,
+        time_zone=TEXT, plan=nullable(TEXT), persons_per_minute=COUNT, most_open_holds=COUNT, share_ppm=_PER_MILLION,
+        state=words("active", "suspended"), created_at=INSTANT, **_BALANCE,
     ),
     "Credited": record(
         id=TEXT, account=ACCOUNT_ID, outcome=words("applied", "replayed", "foreign"), amount=usd, available=usd,
@@ -60,24 +64,17 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Debited": record(id=TEXT, account=ACCOUNT_ID, taken=usd, owed=usd, available=usd),
     "CreditLimit": record(account=ACCOUNT_ID, limit=usd, available=usd),
-    "AuditEntry": record(
-        number=COUNT, at=INSTANT, actor=TEXT, authenticated=TEXT, action=TEXT, subject=TEXT, before=ANYTHING,
-        after=ANYTHING, digest=described(TEXT, "covers the entry before"),
-    ),
 }  # fmt: skip
 
 _BASE = "/admin/api/accounts"
-_ID = {"id": described(identifier("org", "ac"), "of the organization or of its account")}
-_AUDIT_QUERY: dict[str, Schema] = {
-    "account": identifier("org", "ac"),
-    "limit": whole(1, 1_000) | {"default": 100},
-    "after": {"type": "string", "pattern": "^[0-9]{0,15}$"},
-}
+_ID = {"id": described(identifier("org", "ac"), "of the organization, of its account, or a person's own account")}
+_PERSON = _BASE + "/{id}/persons/{person}"
+_PERSON_IDS = {"id": described(identifier("org", "ac"), "of the organization or of its account"), "person": PERSON_ID}
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         method="GET", path=_BASE, name="list_accounts", summary="Every account", who=Who.OPERATOR,
-        answer=listing(ref("OperatedAccount")),
+        parameters=("Limit", "After"), answer=listing(ref("OperatedAccount")),
     ),
     Endpoint(
         method="POST", path=_BASE, name="make_account", summary="Makes an account", who=Who.OPERATOR, body=_SETTINGS,
@@ -99,7 +96,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         method="POST", path=_BASE + "/{id}/credits", name="credit_account", summary="Adds money, once per id",
         who=Who.OPERATOR, ids=_ID, once=True, status=201, answer=ref("Credited"),
         body=asked(
-            {"cause": words(*_CREDIT_CAUSES) | {"default": CreditCause.PAYMENT.value}, "source": text(64),
+            {"cause": words(*CREDITS) | {"default": CreditCause.PAYMENT.value}, "source": _SOURCE,
              "id": _MOVEMENT_ID},
             amount=described(money_asked, "above zero"),
         ),
@@ -114,11 +111,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         who=Who.OPERATOR, ids=_ID, body=asked(limit=money_asked), once=True, answer=ref("CreditLimit"),
     ),
     Endpoint(
-        method="GET", path="/admin/api/audit", name="read_audit", summary="Who changed what", who=Who.OPERATOR,
-        query=_AUDIT_QUERY, answer=listing(ref("AuditEntry")), refused=(404,),
+        method="PATCH", path=_PERSON, name="change_person", summary="Gives or takes a plan; suspends, or lets go on",
+        who=Who.OPERATOR, ids=_PERSON_IDS, body=asked({"plan": _PLAN, "suspended": FLAG}), once=True,
+        answer=ref("Person"),
     ),
     Endpoint(
-        method="POST", path="/admin/api/reload", name="reload_policies", who=Who.OPERATOR,
-        summary="Reads the policies again, all of them or none", answer=record(detail=TEXT),
+        method="DELETE", path=_PERSON + "/credentials", name="reset_credentials", ids=_PERSON_IDS, who=Who.OPERATOR,
+        summary="Takes password, one-time codes and passkeys away: the next one is set without a proof",
+        answer=record(id=TEXT, deleted=TRUE),
     ),
 )  # fmt: skip

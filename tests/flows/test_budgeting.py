@@ -64,9 +64,9 @@ async def test_whoever_always_comes_too_late_is_told_so(parts: Parts) -> None:
 
 
 async def test_a_list_of_one_part_is_written_in_one_step_with_one_entry_of_the_audit_log(parts: Parts) -> None:
-    before = len(await parts.people.operating._audit_log.read(parts.org_id, after=0, most=99))
+    before = len(await parts.people.audit.read(parts.org_id, after=0, most=99))
     await put(parts, *({"limit": usd("1.00"), "window": window} for window in ("day", "week", "month")))
-    entries = await parts.people.operating._audit_log.read(parts.org_id, after=before, most=99)
+    entries = await parts.people.audit.read(parts.org_id, after=before, most=99)
     assert [entry.action for entry in entries] == ["budget.put"]
     assert len(entries[0].subject.split()) == 3 and entries[0].before == b"[null,null,null]"
 

@@ -136,7 +136,7 @@ async def test_lowering_below_what_is_used_pauses_and_loses_nothing(parts: Parts
     resumed = await parts.must("POST", f"/api/budgets/{made['id']}/resume")
     assert resumed["state"] == "active"
     await parts.spend(1_000)
-    kinds = [entry.action for entry in await parts.people.operating._audit_log.read(parts.org_id, after=0, most=99)]
+    kinds = [entry.action for entry in await parts.people.audit.read(parts.org_id, after=0, most=99)]
     assert [kind for kind in kinds if kind.startswith("budget.")] == [
         "budget.put", "budget.put", "budget.pause", "budget.put", "budget.resume",
     ]  # fmt: skip

@@ -166,7 +166,7 @@ async def test_a_password_has_a_least_length_and_is_kept_as_a_hash(parts: Parts)
         "password",
     )
     await with_password(parts)
-    kept = await parts.people.store.secret(parts.org_id, "alice", "password")
+    kept = await parts.people.secrets.secret(parts.org_id, "alice", "password")
     assert kept is not None and kept.startswith(b"$argon2id$")
 
 
@@ -315,7 +315,7 @@ async def test_a_seed_that_was_not_confirmed_proves_nothing(parts: Parts) -> Non
 
 async def test_a_seed_is_sealed_where_it_is_kept(parts: Parts) -> None:
     totp = await with_totp(parts)
-    kept = await parts.people.store.secret(parts.org_id, "alice", "totp")
+    kept = await parts.people.secrets.secret(parts.org_id, "alice", "totp")
     assert kept is not None and totp.secret.encode() not in kept
 
 

@@ -1,22 +1,29 @@
 """The audit log in Redis: who changed what, how they showed who they are, before and after.
 
 One stream a partition, never trimmed. Each entry's digest covers the one before; the digests also stand in the journal,
-whose files are chained outside of the store. `verify` recomputes the chain and compares it with the journal's copies.
+whose files are chained outside of the store. `verify` recomputes the chain and compares it with the journal's copies:
+those that the store still has, the last one that it trimmed, and those of the files. The failure this prevents: a log
+that is whole in itself, but is not the one that was written, or ends too early.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
 from gateway.adapters.redis import keys
 from gateway.adapters.redis.books import Link, RedisBooks
 from gateway.adapters.redis.scripts import load
+from gateway.adapters.redis.segments import read_chain, read_marks
 from gateway.core.directory import AuditEntry
+from gateway.core.journal import JournalEntry, parse_entry
 
 _BATCH = 1_000
+NOTHING_DRAINED: Mapping[int, str] = MappingProxyType({})
 
 
 def audit_body(entry: AuditEntry) -> bytes:
@@ -42,12 +49,41 @@ class RedisAudit:
         self._books = RedisBooks(link)
         self._change = load("change")
 
-    async def append(self, entry: AuditEntry) -> None:
-        """Write an entry that changes no record of the directory."""
+    async def append(self, entry: AuditEntry, *, once: str = "", forget_at_ms: int = 0) -> None:
+        """Write an entry that changes no record of the directory; under the same `once` a single one, until that is
+        forgotten (0: never)."""
+        part = f"{entry.org_id}|{f'once|{once}' if once else 'audit'}"
+        name = keys.version_key(keys.tag(entry.org_id), part)
+        writes = [(name, f"pexpireat\x1f{forget_at_ms}".encode())] if once and forget_at_ms else []
+        await self._write(entry, name, writes, expected="0" if once else "")
+
+    async def noted(self, org_id: str, name: str) -> tuple[bytes, int]:
+        """What was noted last under a name, and its version."""
+        of_tag = keys.tag(org_id)
+        # The version first: a value that is newer than its version is noted once more, never lost.
+        version = await self._link.command("GET", keys.version_key(of_tag, f"{org_id}|{name}"), key=of_tag)
+        value = await self._link.command("GET", f"{of_tag}noted:{name}", key=of_tag)
+        return value or b"", int(version or 0)
+
+    async def note(self, name: str, value: bytes, entry: AuditEntry, *, expected: int) -> bool:
+        """Note a value and write its entry in one step; False when the version was another one."""
         of_tag = keys.tag(entry.org_id)
-        part = keys.version_key(of_tag, f"{entry.org_id}|audit")
-        names = [part, f"{of_tag}audit", f"{of_tag}journal", keys.outbox_key(of_tag)]
-        await self._link.script(self._change, names, ["", entry.org_id, audit_body(entry), "", b"{}"])
+        writes = [(f"{of_tag}noted:{name}", b"set\x1f" + value)]
+        version = keys.version_key(of_tag, f"{entry.org_id}|{name}")
+        return await self._write(entry, version, writes, expected=str(expected)) >= 0
+
+    async def _write(self, entry: AuditEntry, version: str, writes: list[tuple[str, bytes]], *, expected: str) -> int:
+        of_tag = keys.tag(entry.org_id)
+        names = [version, f"{of_tag}audit", f"{of_tag}journal", keys.outbox_key(of_tag), *(name for name, _ in writes)]
+        args: list[bytes | str | int] = [
+            expected,
+            entry.org_id,
+            audit_body(entry),
+            "",
+            b"{}",
+            *(words for _, words in writes),
+        ]
+        return int(await self._link.script(self._change, names, args))
 
     async def read(self, org_id: str, *, after: int, most: int) -> Sequence[AuditEntry]:
         """At most `most` entries of an organization, numbered above `after`."""
@@ -63,8 +99,23 @@ class RedisAudit:
                 break
         return found
 
-    async def verify(self, partition: int) -> str | None:
-        """None where the chain holds; else what does not."""
+    async def verify(self, partition: int, drained: Mapping[int, str] = NOTHING_DRAINED) -> str | None:
+        """None where the log is whole, and is what the journal says; else what is not. `drained`: what the journal's
+        files say of this partition."""
+        # The log is read last: what is written meanwhile is in it, and missed by nobody.
+        known = [await self._in_journal(partition), dict([await self._books.audited(partition)]), drained]
+        found = await self._digests(partition)
+        if isinstance(found, str):
+            return found
+        for digests in known:
+            for number, digest in digests.items():
+                if number and found.get(number) != digest:
+                    what = "is missing" if number not in found else "is another one"
+                    return f"audit log of partition {partition:02x}: entry {number} {what}, says the journal"
+        return None
+
+    async def _digests(self, partition: int) -> dict[int, str] | str:
+        """The digests of the log's entries, recomputed; or where it is not whole in itself."""
         name = f"{keys.partition_tag(partition)}audit"
         digests: dict[int, str] = {}
         before, last = "", 0
@@ -80,20 +131,42 @@ class RedisAudit:
                     return f"audit log of partition {partition:02x}: entry {number} was changed"
                 digests[number] = before
                 last = number
-        return await self._against_journal(partition, digests)
+        return digests
 
-    async def _against_journal(self, partition: int, digests: dict[int, str]) -> str | None:
-        """The journal says which entries there must be."""
+    async def _in_journal(self, partition: int) -> dict[int, str]:
+        """What the journal that the store still has says."""
+        found: dict[int, str] = {}
         after = (await self._books.opening(partition))[0]
         while entries := await self._books.journal(partition, after, _BATCH):
-            for entry in entries:
-                after = entry.number
-                if entry.kind != "audit":
-                    continue
-                number = int(entry.id.removeprefix("audit:"))
-                if digests.get(number) != dict(entry.more).get("digest"):
-                    return f"audit log of partition {partition:02x}: entry {number} is not what the journal says"
-        return None
+            after = entries[-1].number
+            found |= dict(filter(None, map(_audited, entries)))
+        return found
+
+
+def drained_digests(data_dir: str | Path) -> dict[int, dict[int, str]]:
+    """What the journal's files say of the audit log: partition -> entry -> digest. Errors: BrokenChain."""
+    marks = read_marks(Path(data_dir) / "journal")
+    found: dict[int, list[tuple[int, int, str]]] = {}
+    for batch in read_chain(data_dir):
+        entries = found.setdefault(batch.partition, [])
+        # Where the store went back and people accepted it, numbers come twice: the later ones count.
+        while entries and entries[-1][0] >= batch.first:
+            entries.pop()
+        for number, text in enumerate(batch.texts, batch.first):
+            if text.startswith(("audit ", "opening ")) and (audited := _audited(parse_entry(number, text))):
+                entries.append((number, *audited))
+    for partition, entries in found.items():
+        accepted = marks[partition].number if partition in marks else 0
+        while marks and entries and entries[-1][0] > accepted:
+            entries.pop()
+    return {partition: {entry: digest for _, entry, digest in entries} for partition, entries in found.items()}
+
+
+def _audited(entry: JournalEntry) -> tuple[int, str] | None:
+    """Number and digest of the entry of the audit log that a journal's entry tells of."""
+    more = dict(entry.more)
+    number = entry.id.removeprefix("audit:") if entry.kind == "audit" else more.get("audit", "")
+    return (int(number), more["digest"]) if number else None
 
 
 def _entry(number: int, text: bytes, digest: bytes) -> AuditEntry:

@@ -98,6 +98,12 @@ class RedisBooks:
         through, *totals = [int(value or 0) for value in await self._link.command("HMGET", key, *names, key=key)]
         return through, Totals(*totals)
 
+    async def audited(self, partition: int) -> tuple[int, str]:
+        """Number and digest of the last entry of the audit log that the trimmed journal knew of; 0 where of none."""
+        key = f"{keys.partition_tag(partition)}opening"
+        number, digest = await self._link.command("HMGET", key, "audit", "audit_digest", key=key)
+        return int(number or 0), (digest or b"").decode()
+
     async def trim(self, partition: int, acknowledged: int) -> int:
         """Forget the journal up to `acknowledged`, or less of it in one step; answers up to which number it is
         forgotten.

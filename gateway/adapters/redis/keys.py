@@ -69,6 +69,10 @@ def version_key(of_tag: str, part: str) -> str:
     return f"{of_tag}v:{part}"
 
 
+def owners_key(of_tag: str) -> str:
+    return f"{of_tag}owners"
+
+
 def outbox_key(of_tag: str) -> str:
     return f"{of_tag}outbox"
 

@@ -179,15 +179,18 @@ def segment_paths(directory: Path) -> list[Path]:
 
 def verify_chain(data_dir: str | Path) -> dict[int, int]:
     """Read every segment and check the chain; gives the last number of each partition. Errors: BrokenChain."""
-    last: dict[int, int] = {}
+    return {batch.partition: batch.last for batch in read_chain(data_dir)}
+
+
+def read_chain(data_dir: str | Path) -> Iterator[Batch]:
+    """Every batch of every segment, checked. Errors: BrokenChain, raised on the way."""
     previous = _GENESIS
     for path in segment_paths(Path(data_dir) / "journal"):
         if _first_digest(path) != previous:
             raise BrokenChain(path, 0, "it does not follow the segment before")
         for digest, _, batch in read_segment(path, previous):
             previous = digest
-            last[batch.partition] = batch.last
-    return last
+            yield batch
 
 
 def read_segment(path: Path, previous: str) -> Iterator[tuple[str, int, Batch]]:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.core.directory import Org, Permission, account_of_org
+from gateway.core.directory import Org, Permission, TimeZoneRule, account_of_org
 from gateway.core.errors import InvalidRequest
 from gateway.core.focus import COLUMNS, Account, focus_row
 from gateway.core.money import usd_string
@@ -39,13 +39,13 @@ def usage_routes(api: Api, using: Using) -> list[Route]:
     async def usage(request: Request) -> Response:
         principal = await api.principal(request, Permission.READ)
         query = request.query_params
-        groups, form = _groups(query), query.get("format", "json")
+        groups, form = groups_asked(query, GROUPS, default="day,model,user"), query.get("format", "json")
         if form not in FORMATS:
             raise InvalidRequest(f"must be one of {', '.join(FORMATS)}", param="format")
         person_id = asked_person(request, principal)
         view = await api.directory.org(principal.org_id)
         org = view.org if view is not None else Org(principal.org_id)
-        first, last = _days(query, org, int(api.system.now_s() * 1_000))
+        first, last = days_asked(query, org.time_zones, int(api.system.now_s() * 1_000))
         rows = await using.rows(principal.org_id, person_id=person_id, first_day=first, last_day=last, groups=groups)
         if form == "json":
             return json_answer({"data": [shown(row) for row in rows], "next": None})
@@ -58,25 +58,26 @@ def usage_routes(api: Api, using: Using) -> list[Route]:
     return [Route("/api/usage", usage, methods=["GET"])]
 
 
-def _groups(query: QueryParams) -> list[str]:
-    groups = [word for word in query.get("group_by", "day,model,user").split(",") if word]
-    if any(word not in GROUPS for word in groups) or len(set(groups)) != len(groups):
-        raise InvalidRequest(f"must be some of {', '.join(GROUPS)}, with commas", param="group_by")
-    return groups
+def groups_asked(query: QueryParams, groups: Sequence[str], *, default: str) -> list[str]:
+    """`group_by`. Errors: InvalidRequest."""
+    asked = [word for word in query.get("group_by", default).split(",") if word]
+    if any(word not in groups for word in asked) or len(set(asked)) != len(asked):
+        raise InvalidRequest(f"must be some of {', '.join(groups)}, with commas", param="group_by")
+    return asked
 
 
-def _days(query: QueryParams, org: Org, now_ms: int) -> tuple[str, str]:
-    """The first and the last day."""
-    last = _day(query["to"], "to", org) if query.get("to") else date.fromisoformat(day_at(org.time_zones, now_ms)[0])
-    first = _day(query["from"], "from", org) if query.get("from") else last - timedelta(days=29)
+def days_asked(query: QueryParams, zones: Sequence[TimeZoneRule], now_ms: int) -> tuple[str, str]:
+    """`from` and `to`, both inclusive; the last thirty days where they are left out. Errors: InvalidRequest."""
+    last = _day(query["to"], "to", zones) if query.get("to") else date.fromisoformat(day_at(zones, now_ms)[0])
+    first = _day(query["from"], "from", zones) if query.get("from") else last - timedelta(days=29)
     if not 0 <= (last - first).days < DAYS_MOST:
         raise InvalidRequest(f"from is not after to, and less than {DAYS_MOST} days before it", param="from")
     return first.isoformat(), last.isoformat()
 
 
-def _day(text: str, param: str, org: Org) -> date:
+def _day(text: str, param: str, zones: Sequence[TimeZoneRule]) -> date:
     if len(text) > _DAY_CHARACTERS:
-        text = day_at(org.time_zones, parse_instant(text, param))[0]
+        text = day_at(zones, parse_instant(text, param))[0]
     try:
         day = date.fromisoformat(text)
     except ValueError:
