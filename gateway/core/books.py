@@ -99,13 +99,18 @@ def _journal(books: PartitionBooks) -> Iterator[Mismatch]:
             yield Mismatch("one resolution per hold", books.partition, None, f"hold {hold_id} ended {count} times")
 
 
+_MONEY_HELD = frozenset({Measure.MONEY, Measure.SHARE})
+_NOTHING_HELD = frozenset({Measure.USAGE, Measure.QUOTE})
+
+
 def _scopes(books: PartitionBooks) -> Iterator[Mismatch]:
     held: dict[tuple[str, str, Measure], int] = defaultdict(int)
     account_of: dict[tuple[str, str, Measure], str] = {}
     for hold in books.open_holds:
         for claim in hold.scopes:
-            held[claim_key(claim)] += hold.amount if claim.measure is Measure.MONEY else 1
-            account_of[claim_key(claim)] = hold.account
+            if claim.measure not in _NOTHING_HELD:
+                held[claim_key(claim)] += hold.amount if claim.measure in _MONEY_HELD else 1
+                account_of[claim_key(claim)] = hold.account
     for key, amount in held.items():
         counter = books.counters.get(key)
         if counter is None or counter.held == amount:

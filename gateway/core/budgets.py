@@ -139,16 +139,18 @@ def detail_of(definition: BudgetDefinition) -> str:
     return f"{definition.on_exceed} {definition.org_id} {shares}".rstrip()
 
 
-def holding_claims(org: Org, key_id: str, person_id: str) -> tuple[ScopeClaim, ...]:
-    """Caps on what is open and held at once, so that nobody freezes the others."""
-    who = f"{org.org_id}&user={encoded(person_id)}" if person_id else f"{org.org_id}&key={key_id}"
+def holding_claims(org: Org, account: str, key_id: str, person_id: str) -> tuple[ScopeClaim, ...]:
+    """Caps on what is open and held at once, so that nobody freezes the others. A share is one of the account that
+    pays: what is held on another one leaves it alone."""
+    key = f"{org.org_id}&key={key_id}"
+    who = f"{org.org_id}&user={encoded(person_id)}" if person_id else key
     claims = []
     if org.most_open_holds:
         claims.append(ScopeClaim(who, "now", Measure.OPEN, org.most_open_holds))
     if org.share_ppm < 1_000_000:
-        claims.append(ScopeClaim(who, "now", Measure.SHARE, org.share_ppm))
+        claims.append(ScopeClaim(f"{who}&account={account}", "now", Measure.SHARE, org.share_ppm))
         if person_id:
-            claims.append(ScopeClaim(f"{org.org_id}&key={key_id}", "now", Measure.SHARE, org.share_ppm))
+            claims.append(ScopeClaim(f"{key}&account={account}", "now", Measure.SHARE, org.share_ppm))
     return tuple(claims)
 
 

@@ -75,7 +75,7 @@ class Claiming:
         claims, valid_until_ms = claims_for(caller.org, caller.person, facts, now_ms)
         day, day_ends_ms = day_at(org.time_zones, now_ms)
         usage = usage_claim(caller.account, day, model=facts.model, person_id=facts.person_id, key_id=facts.key_id)
-        plain = (*claims, *holding_claims(org, facts.key_id, facts.person_id), usage)
+        plain = (*claims, *holding_claims(org, caller.account, facts.key_id, facts.person_id), usage)
         automatic = cumulative_claims(policy, org.org_id, caller.actor, now_ms)
         asked = AllowanceFacts(facts.session, facts.model, names)
         allowances = caller.person.allowances if caller.person is not None else ()

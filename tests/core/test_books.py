@@ -117,3 +117,14 @@ def test_a_hold_past_its_greatest_age_is_found_unless_an_execution_owns_it() -> 
     late = replace(BOOKS, now_ms=150_001)
     assert broken(late) == {"no hold older than its greatest age"}
     assert check(replace(late, open_holds=(replace(HOLD, owner="exe_7f1"),))) == []
+
+
+def test_a_share_holds_money_and_what_is_only_looked_at_holds_nothing() -> None:
+    share = ScopeClaim("org&user=alice&account=ac", "now", Measure.SHARE, 300_000)
+    others = (ScopeClaim("ac", "2026-11-28", Measure.USAGE, detail="m|alice|k"), ScopeClaim("q_7f", "", Measure.QUOTE))
+    held = replace(HOLD, scopes=(share, *others))
+    fits = {claim_key(share): CounterState(0, HOLD.amount)}
+    assert broken(replace(BOOKS, open_holds=(held,), counters=fits)) == set()
+    assert broken(replace(BOOKS, open_holds=(held,), counters={claim_key(share): CounterState(0, 1)})) == {
+        "held = open holds, per scope"
+    }
