@@ -125,7 +125,7 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
         stack.callback(observer.flush)
         edge = open_edge(
             stack, config, store=store, admission=admission, counting=counting, observer=observer,
-            metrics=metrics, system=system, background=background,
+            metrics=metrics, system=system, background=background, proved=agents.verifier.proved,
         )  # fmt: skip
 
         def apply(fresh: Policies) -> None:

@@ -13,6 +13,7 @@ from gateway.adapters.upstream_socket import UpstreamSocketSet
 from gateway.adapters.upstreams import UpstreamSet, UpstreamSettings
 from gateway.background import Background
 from gateway.config import Config, UpstreamConfig
+from gateway.core.credentials import Proved
 from gateway.core.headers import Headers, key_header
 from gateway.flows.admission import Admission
 from gateway.flows.charge_telling import ChargeTelling
@@ -50,6 +51,7 @@ def open_edge(
     metrics: Metrics,
     system: Machine,
     background: Background,
+    proved: Proved,
 ) -> Edge:
     """Connects to nobody yet. Errors: ValueError (an upstream's address)."""
     targets = {name: _settings(each) for name, each in config.upstreams.items()}
@@ -75,7 +77,9 @@ def open_edge(
         settings=_relay_settings(config),
     )
     addresses = Addresses(config.trusted_proxies)
-    proxy = Proxy(relay, system=system, addresses=addresses, observer=observer, limits=_edge_limits(config))
+    proxy = Proxy(
+        relay, system=system, addresses=addresses, observer=observer, limits=_edge_limits(config), proved=proved
+    )
     _gauges(metrics, streams, proxy)
     realtime = RealtimeEdge(
         RealtimeRelay(
@@ -90,6 +94,7 @@ def open_edge(
         addresses=addresses,
         observer=observer,
         doors=proxy,
+        proved=proved,
         most=config.limits.open_requests_most,
     )
     return Edge(proxy, realtime, streams, addresses)

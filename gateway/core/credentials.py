@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from urllib.parse import unquote_to_bytes
@@ -33,7 +33,9 @@ CREDENTIAL_HEADERS = _KEY_HEADERS | _MACAROON_HEADERS | {b"authorization", b"pro
 
 _SCHEME = re.compile(rb"(?:^|(?<=[\s,]))(?:L402|LSAT)[ \t]+", re.IGNORECASE)
 _PARAMETER = re.compile(rb"""([A-Za-z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))""")
-_AS_PARAMETERS = re.compile(rb"(?:macaroon|token|preimage)\s*=\s*\"", re.IGNORECASE)
+_AS_PARAMETERS = re.compile(
+    rb"(?:version|macaroon|token|invoice|preimage)\s*=\s*(?:\"|[^\s=,])", re.IGNORECASE
+)  # fmt: skip
 _JWT = re.compile(rb"[A-Za-z0-9_-]{4,2048}\.[A-Za-z0-9_-]{2,6144}\.[A-Za-z0-9_-]{4,1400}")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
@@ -77,12 +79,23 @@ class Malformed:
 
 Credential = NoCredential | AppKey | IdentityToken | L402Credential | Malformed
 NO_CREDENTIAL = NoCredential()
+# What a good proof proves: the same value for every spelling of one token; None for what is not a good proof of ours.
+# Only asked where several are shown.
+Proved = Callable[[L402Credential], Hashable | None]
 
 
-def parse_credential(headers: Iterable[tuple[bytes, bytes]], query: bytes = b"") -> Credential:
-    """The one credential of a request; header names in lower case, as ASGI has them.
+def as_shown(credential: L402Credential) -> Hashable | None:
+    """Where nobody can verify: every credential stands for itself."""
+    return credential.digest
 
-    Errors: AmbiguousCredential when two different ones are shown.
+
+def parse_credential(
+    headers: Iterable[tuple[bytes, bytes]], query: bytes = b"", proved: Proved = as_shown
+) -> Credential:
+    """The one credential of a request; header names in lower case, as ASGI has them. What another service sold, or
+    somebody forged, stands beside a good proof as if it were not there.
+
+    Errors: AmbiguousCredential when two different ones that we know are shown.
     """
     found: list[Credential] = []
     for name, value in headers:
@@ -95,14 +108,15 @@ def parse_credential(headers: Iterable[tuple[bytes, bytes]], query: bytes = b"")
                 found.append(_of_key(value))
     if b"=" in query:
         found += [_of_key(value) for name, value in _query_pairs(query) if name == b"key"]
-    return _one_of(found)
+    return _one_of(found, proved)
 
 
 class CredentialReader:
     """`parse_credential`, which remembers what it read: a client shows the same line again and again. What is
     remembered is only how the line reads; whether it is good is looked at on every request."""
 
-    def __init__(self) -> None:
+    def __init__(self, proved: Proved = as_shown) -> None:
+        self._proved = proved
         self._known: dict[bytes, L402Credential | AppKey] = {}
 
     def __call__(self, headers: Iterable[tuple[bytes, bytes]], query: bytes = b"") -> Credential:
@@ -111,14 +125,14 @@ class CredentialReader:
         for name, value in headers:
             if name in CREDENTIAL_HEADERS:
                 if line is not None or name != b"authorization":
-                    return parse_credential(headers, query)
+                    return parse_credential(headers, query, self._proved)
                 line = value
         if line is None or b"=" in query:
-            return parse_credential(headers, query)
+            return parse_credential(headers, query, self._proved)
         known = self._known.get(line)
         if known is not None:
             return known
-        credential = parse_credential(headers)
+        credential = parse_credential(headers, b"", self._proved)
         if isinstance(credential, L402Credential | AppKey):
             if len(self._known) >= REMEMBERED_LINES:
                 self._known.clear()
@@ -133,30 +147,35 @@ def strip_query(query: bytes) -> bytes:
     return b"&".join(part for part in query.split(b"&") if unquote_to_bytes(part.partition(b"=")[0]) != b"key")
 
 
-def _one_of(found: list[Credential]) -> Credential:
+def _one_of(found: list[Credential], proved: Proved) -> Credential:
     """The single known credential, else what was malformed, else none."""
     if len(found) == 1:
         return found[0]
-    known: Credential | None = None
-    malformed: Credential = NO_CREDENTIAL
+    malformed = next((each for each in found if isinstance(each, Malformed)), NO_CREDENTIAL)
     identities = {each for each in found if isinstance(each, IdentityToken)}
     keys = {each for each in found if isinstance(each, AppKey)}
+    shown = _good_ones({each.digest: each for each in found if isinstance(each, L402Credential)}, proved)
+    known: list[Credential] = [*keys, *shown]
     if len(identities) == len(keys) == 1:
         # A key says which app it is, an identity provider's token for whom: they go together.
-        found = [each for each in found if not isinstance(each, IdentityToken | AppKey)]
-        found.append(AppKey(keys.pop().key, identities.pop().token))
-    elif identities and any(isinstance(each, L402Credential) for each in found):
-        found = [each for each in found if not isinstance(each, IdentityToken)]
-    for credential in found:
-        if isinstance(credential, NoCredential):
-            continue
-        if isinstance(credential, Malformed):
-            malformed = credential
-        elif known is None:
-            known = credential
-        elif known != credential:
-            raise AmbiguousCredential("The request shows two different credentials; send one.")
-    return known if known is not None else malformed
+        known = [AppKey(keys.pop().key, identities.pop().token), *shown]
+    elif not shown:
+        known += identities
+    if len(known) > 1:
+        raise AmbiguousCredential("The request shows two different credentials; send one.")
+    return known[0] if known else malformed
+
+
+def _good_ones(shown: Mapping[bytes, L402Credential], proved: Proved) -> list[L402Credential]:
+    """Of several, the good proofs, one for each thing that they prove; the first where none is good."""
+    if len(shown) < 2:
+        return list(shown.values())
+    good: dict[Hashable, L402Credential] = {}
+    for each in shown.values():
+        what = proved(each)
+        if what is not None:
+            good.setdefault(what, each)
+    return list(good.values()) or [next(iter(shown.values()))]
 
 
 def _of_authorization(value: bytes) -> list[Credential]:

@@ -85,6 +85,12 @@ class Verifier:
                 return NeedsChallenge(judged.reason) if judged.expired else Forbids(judged.reason)
         return known.payer
 
+    def proved(self, credential: L402Credential) -> VerifiedPayer | None:
+        """What a credential proves, the same for every spelling of one token; None where the proof is not good."""
+        known = self._known.get(credential.digest)
+        checked = known if known is not None else self._check(credential)
+        return checked.payer if isinstance(checked, _Known) else None
+
     def owner(self, credential: L402Credential, context: RequestContext) -> VerifiedPayer | NeedsChallenge | Forbids:
         """The same for what concerns the credit itself (balance, refund, revocation): the expiry of an unattenuated
         token ends what it may buy, not whose money is left."""

@@ -129,7 +129,7 @@ async def _once(desk: L402Desk, request: Request, act: Act) -> Response:
 
 async def _payer(desk: L402Desk, request: Request) -> VerifiedPayer:
     """Whose credit it is. Errors: PaymentRequired with a challenge, Forbidden, AmbiguousCredential."""
-    credential = parse_credential(request.scope["headers"], request.scope["query_string"])
+    credential = parse_credential(request.scope["headers"], request.scope["query_string"], desk.verifier.proved)
     match credential:
         case NoCredential():
             raise await _challenge(desk, request, NeedsChallenge("an L402 credential is needed here"))

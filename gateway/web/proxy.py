@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.core.call import Call
-from gateway.core.credentials import Credential, CredentialReader, Malformed, NoCredential
+from gateway.core.credentials import Credential, CredentialReader, Malformed, NoCredential, Proved
 from gateway.core.errors import Problem, TooLarge, Unavailable
 from gateway.core.headers import Headers, content_type_of, header_value, is_grpc
 from gateway.core.multipart import MultipartFields, boundary_of
@@ -57,15 +57,16 @@ class Proxy:
     """An ASGI application for every path that Farebox does not serve itself. `draining`: refuse new work."""
 
     def __init__(
-        self, relay: Relay, *, system: System, addresses: Addresses, observer: Observer, limits: EdgeLimits
-    ) -> None:
+        self, relay: Relay, *, system: System, addresses: Addresses, observer: Observer, limits: EdgeLimits,
+        proved: Proved,
+    ) -> None:  # fmt: skip
         self._relay = relay
         self._system = system
         self._addresses = addresses
         self._observer = observer
         self._limits = limits
         self._time: Callable[[], float] = asyncio.get_running_loop().time
-        self._read_credential = CredentialReader()
+        self.read_credential = CredentialReader(proved)
         self._tails: list[str] = []
         self.open_requests = 0
         self.draining = False
@@ -120,7 +121,7 @@ class Proxy:
             raise Unavailable("the gateway is being restarted", code="draining", retry_after_s=1)
         if self.open_requests > self._limits.open_requests_most:
             raise Unavailable("too many requests are open", code="overloaded", retry_after_s=1)
-        return self._read_credential(call.headers, call.query)
+        return self.read_credential(call.headers, call.query)
 
     def _is_whole(self, call: Call) -> bool:
         """Whether the request has a body that is read whole before anything else is done."""

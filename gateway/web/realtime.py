@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from gateway.core.call import Call
-from gateway.core.credentials import parse_credential
+from gateway.core.credentials import Proved, parse_credential
 from gateway.core.errors import Problem, Unavailable
 from gateway.core.headers import Headers
 from gateway.core.operations import Dialect
@@ -86,14 +86,16 @@ class RealtimeEdge:
     """An ASGI application for WebSockets of the relay."""
 
     def __init__(
-        self, relay: RealtimeRelay, *, system: System, addresses: Addresses, observer: Observer, doors: Doors, most: int
-    ) -> None:
+        self, relay: RealtimeRelay, *, system: System, addresses: Addresses, observer: Observer, doors: Doors,
+        most: int, proved: Proved,
+    ) -> None:  # fmt: skip
         """`most`: how many requests and sessions may be open."""
         self._relay = relay
         self._system = system
         self._addresses = addresses
         self._observer = observer
         self._doors = doors
+        self._proved = proved
         self._most = most
         self._time: Callable[[], float] = asyncio.get_running_loop().time
 
@@ -142,7 +144,7 @@ class RealtimeEdge:
         for each in subprotocols:
             if each.startswith(KEY_SUBPROTOCOL):  # browsers cannot set headers: what they show is a key as any other
                 shown.append((b"api-key", _key_of(each)))
-        credential = parse_credential(shown, call.query)
+        credential = parse_credential(shown, call.query, self._proved)
         await self._relay.serve(call, credential, subprotocols, client, trace)
 
     async def _refuse(

@@ -273,6 +273,37 @@ def test_two_different_credentials_are_ambiguous(desk: Desk, paid: tuple[str, st
     assert (answer.status_code, answer.json()["code"]) == (400, "ambiguous_credential")
 
 
+def test_what_another_service_sold_stands_beside_a_good_proof_as_if_it_were_not_there(
+    desk: Desk, paid: tuple[str, str]
+) -> None:
+    good = f"{paid[0]}:{paid[1]}"
+    foreign = Macaroon(identifier="elsewhere", key="secret", version=2).serialize()
+    forged = narrowed(paid[0], "method=GET")[:-6] + "AAAA=="
+    for line in (f"L402 {foreign}:{'0' * 64}", f"L402 {forged}:{paid[1]}", "L402 junk", f"LSAT {paid[0]}:{'0' * 64}"):
+        assert desk.ask(auth(line), ("x-api-key", good)).status_code == 200, line
+        assert desk.ask(auth(f"{line}, L402 {good}")).status_code == 200, line
+
+
+def test_one_token_in_two_forms_is_one_credential(desk: Desk, paid: tuple[str, str]) -> None:
+    good = auth(f"L402 {paid[0]}:{paid[1]}")
+    plain = b64decode(paid[0]).hex()
+    proved = b64decode(narrowed(paid[0], f"preimage={paid[1]}")).hex()
+    for value in (plain, proved):
+        assert desk.ask(good, ("macaroon", value)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        'L402 macaroon="{0}", preimage="{1}"', 'L402 macaroon="{0}" preimage="{1}"', "L402 macaroon={0} preimage={1}",
+        'L402 version="0", token="{0}", preimage="{1}"', "L402 version=0,token={0},preimage={1}",
+        'L402 preimage="{1}", macaroon="{0}"', 'LSAT macaroon="{0}", invoice="lnbc1", version="0", preimage="{1}"',
+    ],
+)  # fmt: skip
+def test_parameters_come_in_any_order_quoted_or_bare(desk: Desk, paid: tuple[str, str], form: str) -> None:
+    assert desk.ask(auth(form.format(*paid))).status_code == 200
+
+
 def test_an_unknown_app_key_is_401_and_no_challenge(desk: Desk) -> None:
     answer = desk.ask(auth("Bearer fb_live_00aaaaaaaaaaaaaaaaaaaaaaaa"))
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_key")
