@@ -247,6 +247,7 @@ def run_people(
         sender=people.sender,
         vault=people.vault,
         system=system,
+        witness=people.auditing.witness,
         readable=BudgetTelling(people.store).readable,
         counted=counted,
     )
@@ -271,9 +272,7 @@ def _webhooks(people: People) -> Webhooks:
     def seal(secret: str, org_id: str) -> str:
         return people.vault.seal(secret.encode(), of=f"{org_id}|hook").decode()
 
-    return Webhooks(
-        outbox=people.outbox, audit=people.audit, make_secret=make_secret, seal=seal, check=people.sender.check
-    )
+    return Webhooks(outbox=people.outbox, make_secret=make_secret, seal=seal, check=people.sender.check)
 
 
 def people_routes(

@@ -62,7 +62,7 @@ def _operator(args: argparse.Namespace) -> int:
 
 def _act(api: ApiClient, args: argparse.Namespace) -> None:
     if args.action == "list":
-        show(args, api.get("/api/keys")["data"], COLUMNS)
+        show(args, api.pages("/api/keys"), COLUMNS)
     elif args.action == "create":
         wanted = {
             "name": args.name, "permissions": args.permission, "models": args.model, "routes": args.route,

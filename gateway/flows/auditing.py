@@ -21,6 +21,8 @@ from gateway.ports import System
 # The gateway's own log lies in the first partition.
 GATEWAY = "org_00"
 _POLICIES = "policies"
+# Who pauses a budget that a posting has used up.
+LEDGER = "ledger"
 _ATTEMPTS = 5
 # An event waits for its receiver for days at most; after that nobody shows it a second time.
 _EVENT_KEPT_MS = 30 * 86_400_000
@@ -64,11 +66,16 @@ class Auditing:
                 return
         raise Conflict("others are changing the policies; try again")
 
-    async def paused(self, event: Event) -> None:
-        """A budget that was paused by the very posting that used it up: the step tells that, this writes it down."""
+    async def witness(self, event: Event) -> None:
+        """A budget that was paused by the very posting that used it up: that step only tells so, this writes it
+        down. Errors: Unavailable."""
+        if event.kind != "budget.paused":
+            return
         told = msgspec.json.decode(event.data)
+        if told.get("by") != LEDGER:
+            return
         entry = AuditEntry(
-            event.at_ms, event.org_id, "ledger", "ledger", "budget.pause", told["budget_id"], b'{"state":"active"}',
+            event.at_ms, event.org_id, LEDGER, LEDGER, "budget.pause", told["budget_id"], b'{"state":"active"}',
             event.data,
         )  # fmt: skip
         await self._log.append(entry, once=event.event_id, forget_at_ms=event.at_ms + _EVENT_KEPT_MS)

@@ -26,6 +26,7 @@ from gateway.ports import System
 
 _ATTEMPTS = 8
 _ID_BYTES = 11
+_ACTIVE, _PAUSED = b'{"state":"active"}', b'{"state":"paused"}'
 
 
 class Store(Protocol):
@@ -241,7 +242,7 @@ class Budgeting:
             used = counter.used if counter is not None else 0
             if is_lowered_below(old[after.budget_id], after, used, now_ms):
                 told = _told(after.budget_id, name, after.limit, used, counter.held if counter is not None else 0)
-                audit = self._audit(principal, "budget.pause", after.budget_id, b"null", told)
+                audit = self._audit(principal, "budget.pause", after.budget_id, _ACTIVE, told)
                 await self._store.put_state(org_id, after.budget_id, "paused", audit, event=("budget.paused", told))
 
     async def _alert_passed(self, org: OrgView, budgets: Sequence[BudgetDefinition]) -> None:
@@ -274,7 +275,7 @@ class Budgeting:
             raise InvalidRequest("a default budget is resumed for one person; name them", param="user")
         self._scopes.must_be_own(principal, person_id or found.scope.user, "id")
         record = record_id(found, person_id)
-        audit = self._audit(principal, "budget.resume", record, b'{"state":"paused"}', b'{"state":"active"}')
+        audit = self._audit(principal, "budget.resume", record, _PAUSED, _ACTIVE)
         told = msgspec.json.encode({"budget_id": record})
         await self._store.put_state(principal.org_id, record, "active", audit, event=("budget.resumed", told))
         (shown,) = await self._objects(await self._org(principal.org_id), [found], person_id)
@@ -283,7 +284,7 @@ class Budgeting:
     async def pause(self, org_id: str, record: str, hit: LimitHit) -> None:
         """What a budget that says `pause` does at its limit. The ledger refuses until somebody resumes it."""
         told = _told(record, (hit.window, hit.scope), hit.limit, hit.used, hit.held)
-        audit = AuditEntry(self._now_ms(), org_id, "ledger", "ledger", "budget.pause", record, b"null", told)
+        audit = AuditEntry(self._now_ms(), org_id, "ledger", "ledger", "budget.pause", record, _ACTIVE, told)
         await self._store.put_state(org_id, record, "paused", audit, event=("budget.paused", told))
 
     async def _find(self, principal: Principal, budget_id: str, param: str = "id") -> tuple[BudgetDefinition, str, int]:

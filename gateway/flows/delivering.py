@@ -59,8 +59,13 @@ async def _as_it_is(event: Event) -> Event:
     return event
 
 
+async def _unwitnessed(_event: Event) -> None:
+    """Nobody wants to know."""
+
+
 class Deliverer:
-    """Delivers what waits. Run `once` under a lease. `readable` puts an event into the words of the API."""
+    """Delivers what waits. Run `once` under a lease. `witness` is shown each event before it leaves the step that
+    caused it, more than once where a worker dies; `readable` puts it into the words of the API."""
 
     def __init__(
         self,
@@ -69,6 +74,7 @@ class Deliverer:
         sender: Sender,
         vault: Opening,
         system: System,
+        witness: Callable[[Event], Awaitable[None]] = _unwitnessed,
         readable: Callable[[Event], Awaitable[Event]] = _as_it_is,
         counted: Callable[[str], None] = lambda _outcome: None,
         policy: DeliveryPolicy | None = None,
@@ -77,6 +83,7 @@ class Deliverer:
         self._sender = sender
         self._vault = vault
         self._system = system
+        self._witness = witness
         self._readable = readable
         self._counted = counted
         self._policy = policy or DeliveryPolicy()
@@ -115,6 +122,7 @@ class Deliverer:
                 return orgs
             shares: dict[str, list[Event]] = {}
             for event in fresh:
+                await self._witness(event)
                 shares.setdefault(event.org_id, []).append(await self._readable(event))
             for org_id, events in shares.items():
                 for _ in range(await self._outbox.share(org_id, events, self._policy)):

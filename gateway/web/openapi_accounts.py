@@ -125,7 +125,7 @@ _ROTATION = asked({"grace_s": described(whole(0, GRACE_MOST_S) | {"default": GRA
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         method="GET", path="/api/keys", name="list_keys", summary="The keys of the organization", who=Who.APP,
-        answer=listing(ref("Key")),
+        parameters=("Limit", "After"), answer=listing(ref("Key")),
     ),
     Endpoint(
         method="POST", path="/api/keys", name="make_key", summary="Makes a key that may do no more than the one asking",

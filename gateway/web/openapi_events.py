@@ -115,19 +115,19 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST", path="/api/webhooks/test", name="test_webhook", summary="Sends an event", who=Who.APP,
-        status=202, answer=record(sent=TRUE), refused=(404,),
+        body=asked(), once=True, status=202, answer=record(sent=TRUE), refused=(404,),
     ),
     Endpoint(
         method="GET", path="/api/webhooks/dead", name="list_dead_events", summary="What could not be told",
-        who=Who.APP, answer=listing(ref("Event")),
+        who=Who.APP, parameters=("Limit", "After"), answer=listing(ref("Event")),
     ),
     Endpoint(
         method="POST", path="/api/webhooks/dead/{id}/retry", name="retry_dead_event", summary="Tells it again",
-        who=Who.APP, ids={"id": _EVENT_ID}, status=202, answer=ref("Event"),
+        who=Who.APP, ids={"id": _EVENT_ID}, body=asked(), once=True, status=202, answer=ref("Event"),
     ),
     Endpoint(
         method="GET", path="/api/events", name="list_events", summary="The newest events", who=Who.APP,
-        answer=listing(ref("Event")),
+        parameters=("Limit", "After"), answer=listing(ref("Event")),
     ),
     Endpoint(
         method="GET", path="/api/requests/{id}", name="read_request", ids={"id": REQUEST_ID}, who=Who.PAYER,

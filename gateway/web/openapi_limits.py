@@ -200,7 +200,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="GET", path="/api/approvals", name="list_approvals", summary="What waits for an answer, and whose",
-        who=Who.APP, answer=listing(ref("Waiting")),
+        who=Who.APP, parameters=("Limit", "After"), answer=listing(ref("Waiting")),
     ),
     Endpoint(
         method="GET", path="/api/quotes/{id}", name="read_quote", summary="A quote as it stands", who=Who.APP,

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from gateway.core.credentials import AppKey, IdentityToken, L402Credential, parse_credential
 from gateway.core.directory import Key, Permission, Principal
 from gateway.core.errors import Forbidden, InvalidKey, InvalidRequest, NotFound
+from gateway.core.ids import account_id, org_of_account
 from gateway.core.key_scopes import admits_address
 from gateway.core.person_headers import person_headers
 from gateway.flows.callers import Identity
@@ -45,16 +46,15 @@ class Api:
         key, named = await self._key(request)
         org_id, person_id = key.org_id, said.user
         if key.operator:
-            org_id = request.query_params.get("account", "").replace("ac_", "org_", 1)
-            org = await self.directory.org(org_id) if org_id.startswith("org_") else None
-            if org is None:
-                raise InvalidRequest("an operator names the account: ?account=org_...", param="account")
+            org_id = await self._named_org(request)
         if named is not None:
             if named.org_id not in ("", org_id):
                 raise Forbidden("the identity token and the key belong to different organizations")
             if person_id and person_id != named.person_id:
                 raise InvalidRequest("it names another person than the identity token", param="farebox-user")
             person_id = named.person_id
+        if person_id and not key.operator:
+            await self._must_not_be_suspended(org_id, person_id)
         trace = trace_of(request.scope)
         trace.org, trace.user = org_id, person_id
         permissions = tuple(Permission) if key.operator else key.permissions
@@ -71,6 +71,20 @@ class Api:
             "jwt" if named is not None else "app",
             said.session,
         )
+
+    async def _named_org(self, request: HTTPConnection) -> str:
+        """The organization that an operator names. Errors: InvalidRequest."""
+        account = account_id(request.query_params.get("account", ""))
+        org = None if account is None else await self.directory.org(org_of_account(account))
+        if org is None:
+            raise InvalidRequest("an operator names the account: ?account=org_...", param="account")
+        return org.org.org_id
+
+    async def _must_not_be_suspended(self, org_id: str, person_id: str) -> None:
+        """Looked up each time, because no hold checks it. Errors: Forbidden."""
+        person = await self.directory.store.person(org_id, person_id)
+        if person is not None and person.person.suspended:
+            raise Forbidden("this person is suspended")
 
     async def organization(self, request: HTTPConnection, permission: Permission) -> Principal:
         """Who asks for what is the organization's, not one person's. Errors: as `principal`."""

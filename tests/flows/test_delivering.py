@@ -12,13 +12,17 @@ from l402_parts import Clock
 
 from gateway.adapters.redis.link import RedisLink
 from gateway.adapters.redis.outbox import RedisOutbox
-from gateway.core.directory import Event
+from gateway.core.directory import AuditEntry, Event
 from gateway.core.webhooks import Delivery, DeliveryPolicy, Hook
 from gateway.flows.delivering import Deliverer
 
 # All in one partition.
 DOWN, UP, OTHER = "org_7fdown", "org_7fup", "org_7fother"
 POLICY = DeliveryPolicy(first_pause_s=5, greatest_pause_s=20, attempts_most=3, waiting_most=100, dead_most=50)
+
+
+def audit(org_id: str) -> AuditEntry:
+    return AuditEntry(0, org_id, "key ak_7f", "key", "webhook.put", org_id)
 
 
 @dataclass(slots=True)
@@ -72,7 +76,7 @@ class Post:
 
     async def set_hook(self, *org_ids: str) -> None:
         for org_id in org_ids:
-            await self.outbox.put_hook(Hook(org_id, url_of(org_id), "sealed"))
+            await self.outbox.put_hook(Hook(org_id, url_of(org_id), "sealed"), audit(org_id))
 
     async def happens(self, org_id: str, *numbers: int, kind: str = "webhook.test") -> None:
         for number in numbers:
@@ -279,7 +283,7 @@ async def test_a_receiver_that_was_set_anew_while_the_old_one_failed_is_not_made
     await post.happens(DOWN, 1)
     await post.deliverer.once()
     await asyncio.sleep(0.05)
-    await post.outbox.put_hook(Hook(DOWN, url_of(OTHER), "sealed"))
+    await post.outbox.put_hook(Hook(DOWN, url_of(OTHER), "sealed"), audit(DOWN))
     post.receivers.slow[url_of(DOWN)].set()
     await post.deliverer.idle()
     assert await post.outbox.delivery(DOWN) == Delivery()
@@ -288,7 +292,7 @@ async def test_a_receiver_that_was_set_anew_while_the_old_one_failed_is_not_made
 
 
 async def test_what_nobody_wants_is_not_told_and_does_not_wait(post: Post) -> None:
-    await post.outbox.put_hook(Hook(UP, url_of(UP), "sealed", events=("budget.alert",)))
+    await post.outbox.put_hook(Hook(UP, url_of(UP), "sealed", events=("budget.alert",)), audit(UP))
     await post.happens(UP, 1)
     await post.happens(UP, 2, kind="budget.alert")
     await post.happens(OTHER, 3)
@@ -302,7 +306,7 @@ async def test_what_waits_for_an_endpoint_that_is_taken_out_waits_no_longer(post
     post.receivers.answers[url_of(DOWN)] = 500
     await post.happens(DOWN, 1)
     await post.turn()
-    await post.outbox.delete_hook(DOWN)
+    await post.outbox.delete_hook(DOWN, audit(DOWN))
     await post.turn()
     assert await post.outbox.waiting_of(DOWN) == 0 and len(post.receivers.tried) == 1
 

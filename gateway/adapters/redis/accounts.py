@@ -1,5 +1,5 @@
-"""Whose account is whose, in Redis: an organization's account is found by its id, a person's own in `{pNN}owners`, which
-is written in the step that gives it to them."""
+"""Whose account is whose, in Redis: an organization's account is found by its id, a person's own in `{pNN}owners`,
+which is written in the step that gives it to them."""
 
 from __future__ import annotations
 

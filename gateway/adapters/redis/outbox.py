@@ -18,8 +18,9 @@ from msgspec.structs import replace
 
 from gateway.adapters.redis import keys
 from gateway.adapters.redis.books import Link
+from gateway.adapters.redis.directory import RedisDirectory, Writes
 from gateway.adapters.redis.scripts import load
-from gateway.core.directory import Event
+from gateway.core.directory import AuditEntry, Event
 from gateway.core.webhooks import Delivery, DeliveryPolicy, Hook
 
 EVENTS_MOST = 200
@@ -32,6 +33,7 @@ class RedisOutbox:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._directory = RedisDirectory(link)
         self._look, self._share = load("outbox_look"), load("outbox_share")
         self._end, self._retry = load("outbox_end"), load("outbox_retry")
 
@@ -111,16 +113,17 @@ class RedisOutbox:
         raw = await self._link.command("GET", name, key=name)
         return None if raw is None else msgspec.json.decode(raw, type=Hook)
 
-    async def put_hook(self, hook: Hook) -> None:
-        """Write an endpoint; what failed before is tried again at once."""
-        name = f"{keys.tag(hook.org_id)}hook:{hook.org_id}"
-        await self._link.command("SET", name, msgspec.json.encode(hook), key=name)
-        await self.put_delivery(hook.org_id, Delivery())
+    async def put_hook(self, hook: Hook, audit: AuditEntry) -> None:
+        """Write an endpoint, audited in the same step; what failed before is tried again at once."""
+        await self._change_hook(hook.org_id, ("set", msgspec.json.encode(hook)), audit)
 
-    async def delete_hook(self, org_id: str) -> None:
-        """Take an endpoint out; what waits for it is wanted by nobody."""
-        name = f"{keys.tag(org_id)}hook:{org_id}"
-        await self._link.command("DEL", name, key=name)
+    async def delete_hook(self, org_id: str, audit: AuditEntry) -> None:
+        """Take an endpoint out, audited in the same step; what waits for it is wanted by nobody."""
+        await self._change_hook(org_id, ("del",), audit)
+
+    async def _change_hook(self, org_id: str, words: tuple[str | bytes, ...], audit: AuditEntry) -> None:
+        writes: Writes = [(f"{keys.tag(org_id)}hook:{org_id}", words)]
+        await self._directory.change(org_id, f"{org_id}|hook", writes, audit, expected=None)
         await self.put_delivery(org_id, Delivery())
 
     async def delivery(self, org_id: str) -> Delivery:

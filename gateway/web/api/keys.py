@@ -13,7 +13,7 @@ from gateway.core.directory import Key, Permission, Principal
 from gateway.core.errors import InvalidRequest
 from gateway.core.money_input import parse_instant
 from gateway.flows.keying import Keying, all_permissions
-from gateway.web.api_bodies import json_answer, members, number_of, text_of, texts_of
+from gateway.web.api_bodies import json_answer, members, number_of, page, paged, text_of, texts_of
 from gateway.web.principal import Api
 
 KEY_MEMBERS = ("name", "permissions", "routes", "models", "addresses", "expires_at", "hide_prices")
@@ -27,7 +27,9 @@ def key_routes(api: Api, keying: Keying) -> list[Route]:
 
     async def listed(request: Request) -> Response:
         principal = await api.principal(request, Permission.MANAGE)
-        return json_answer({"data": await keying.listed(principal.org_id), "next": None})
+        limit, after = page(request)
+        data, beyond = paged(await keying.listed(principal.org_id), limit, after, lambda key: str(key["id"]))
+        return json_answer({"data": data, "next": beyond})
 
     async def make(request: Request) -> Response:
         principal = await api.principal(request, Permission.MANAGE)

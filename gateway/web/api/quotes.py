@@ -14,7 +14,7 @@ from gateway.core.money_input import parse_money
 from gateway.core.quotes import Quote, QuoteState
 from gateway.flows.quoting import Quoting, bound_to, quote_members
 from gateway.web.api.allowances import PROOFS
-from gateway.web.api_bodies import json_answer
+from gateway.web.api_bodies import json_answer, page, paged
 from gateway.web.principal import Api
 
 Waiting = Callable[[str, int], Awaitable[Sequence[Quote]]]
@@ -32,7 +32,10 @@ def quote_routes(api: Api, quoting: Quoting, waiting: Waiting, passkey_options: 
             quote for quote in found
             if principal.person_id in ("", quote.person_id) or quote.two_persons
         ]  # fmt: skip
-        return json_answer({"data": [_waits(quote) for quote in mine], "next": None})
+        limit, after = page(request)
+        # The first to expire comes first.
+        data, beyond = paged(mine, limit, after, lambda quote: f"{quote.expires_at_ms:015d}:{quote.quote_id}")
+        return json_answer({"data": [_waits(quote) for quote in data], "next": beyond})
 
     async def read(request: Request) -> Response:
         principal = await api.principal(request, Permission.READ)

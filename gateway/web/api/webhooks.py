@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -15,8 +15,7 @@ from gateway.core.directory import AuditEntry, Event, Permission, Principal
 from gateway.core.errors import InvalidRequest, NotFound
 from gateway.core.request_record import rfc3339
 from gateway.core.webhooks import EVENTS, Delivery, Hook, hook_members
-from gateway.people_ports import AuditLog
-from gateway.web.api_bodies import json_answer, text_of, texts_of
+from gateway.web.api_bodies import json_answer, page, paged, text_of, texts_of
 from gateway.web.principal import Api
 
 # Receivers change their configuration within a day.
@@ -28,12 +27,12 @@ class Outbox(Protocol):
 
     async def add(self, event: Event) -> None: ...
     async def hook(self, org_id: str) -> Hook | None: ...
-    async def put_hook(self, hook: Hook) -> None: ...
-    async def delete_hook(self, org_id: str) -> None: ...
+    async def put_hook(self, hook: Hook, audit: AuditEntry) -> None: ...
+    async def delete_hook(self, org_id: str, audit: AuditEntry) -> None: ...
     async def delivery(self, org_id: str) -> Delivery: ...
     async def waiting_of(self, org_id: str) -> int: ...
-    async def dead(self, org_id: str) -> Any: ...
-    async def told(self, org_id: str) -> Any: ...
+    async def dead(self, org_id: str) -> Sequence[Event]: ...
+    async def told(self, org_id: str) -> Sequence[Event]: ...
     async def exhume(self, event: Event) -> bool: ...
 
 
@@ -44,12 +43,11 @@ class Webhooks:
         self,
         *,
         outbox: Outbox,
-        audit: AuditLog,
         make_secret: Callable[[], str],
         seal: Callable[[str, str], str],
         check: Callable[[str], None],
     ) -> None:
-        self.outbox, self.audit = outbox, audit
+        self.outbox = outbox
         self.make_secret, self.seal, self.check = make_secret, seal, check
 
 
@@ -73,8 +71,8 @@ def webhook_routes(api: Api, webhooks: Webhooks) -> list[Route]:
                     raise InvalidRequest(f"must be one of {', '.join(EVENTS)}", param=f"events[{index}]")
             secret = webhooks.make_secret()
             hook = Hook(principal.org_id, url, webhooks.seal(secret, principal.org_id), events)
-            await outbox.put_hook(hook)
-            await _audit(api, webhooks, principal, "webhook.put", url)
+            before = await outbox.hook(principal.org_id)
+            await outbox.put_hook(hook, _audit(api, principal, "webhook.put", before, hook))
             return {**await _shown(outbox, hook), "secret": secret}
 
         return await api.changed(request, principal, act, allowed=("url", "events"), required=("url",))
@@ -89,8 +87,7 @@ def webhook_routes(api: Api, webhooks: Webhooks) -> list[Route]:
             after = replace(
                 hook, secret=webhooks.seal(secret, hook.org_id), previous_secret=hook.secret, previous_until_ms=until_ms
             )
-            await outbox.put_hook(after)
-            await _audit(api, webhooks, principal, "webhook.rotate", hook.url)
+            await outbox.put_hook(after, _audit(api, principal, "webhook.rotate", hook, after))
             return {**await _shown(outbox, after), "secret": secret}
 
         return await api.changed(request, principal, act, allowed=())
@@ -98,16 +95,19 @@ def webhook_routes(api: Api, webhooks: Webhooks) -> list[Route]:
     async def delete(request: Request) -> Response:
         principal = await api.principal(request, Permission.MANAGE)
         hook = await _hook(outbox, principal)
-        await outbox.delete_hook(principal.org_id)
-        await _audit(api, webhooks, principal, "webhook.delete", hook.url)
+        await outbox.delete_hook(principal.org_id, _audit(api, principal, "webhook.delete", hook, None))
         return json_answer({"url": hook.url, "deleted": True})
 
     async def test(request: Request) -> Response:
         principal = await api.principal(request, Permission.MANAGE)
-        await _hook(outbox, principal)
-        now_ms = int(api.system.now_s() * 1_000)
-        await outbox.add(Event("", principal.org_id, "webhook.test", now_ms, b'{"test":true}'))
-        return json_answer({"sent": True}, 202)
+
+        async def act(_: dict[str, Any]) -> Any:
+            await _hook(outbox, principal)
+            now_ms = int(api.system.now_s() * 1_000)
+            await outbox.add(Event("", principal.org_id, "webhook.test", now_ms, b'{"test":true}'))
+            return {"sent": True}
+
+        return await api.changed(request, principal, act, allowed=(), status=202)
 
     return [
         Route("/api/webhooks", read, methods=["GET"]),
@@ -122,19 +122,23 @@ def webhook_routes(api: Api, webhooks: Webhooks) -> list[Route]:
 def _event_routes(api: Api, outbox: Outbox) -> list[Route]:
     async def told(request: Request) -> Response:
         principal = await api.organization(request, Permission.READ)
-        return json_answer({"data": [_event(each) for each in await outbox.told(principal.org_id)], "next": None})
+        return _events(request, await outbox.told(principal.org_id))
 
     async def dead(request: Request) -> Response:
         principal = await api.organization(request, Permission.READ)
-        return json_answer({"data": [_event(each) for each in await outbox.dead(principal.org_id)], "next": None})
+        return _events(request, await outbox.dead(principal.org_id))
 
     async def again(request: Request) -> Response:
         principal = await api.principal(request, Permission.MANAGE)
-        await _hook(outbox, principal)
-        for event in await outbox.dead(principal.org_id):
-            if event.event_id == request.path_params["id"] and await outbox.exhume(event):
-                return json_answer(_event(event), 202)
-        raise NotFound("there is no such dead letter", param="id")
+
+        async def act(_: dict[str, Any]) -> Any:
+            await _hook(outbox, principal)
+            for event in await outbox.dead(principal.org_id):
+                if event.event_id == request.path_params["id"] and await outbox.exhume(event):
+                    return _event(event)
+            raise NotFound("there is no such dead letter", param="id")
+
+        return await api.changed(request, principal, act, allowed=(), status=202)
 
     return [
         Route("/api/events", told, methods=["GET"]),
@@ -154,23 +158,33 @@ async def _shown(outbox: Outbox, hook: Hook) -> dict[str, Any]:
     return hook_members(hook, await outbox.delivery(hook.org_id), await outbox.waiting_of(hook.org_id))
 
 
+def _events(request: Request, found: Sequence[Event]) -> Response:
+    """The newest first."""
+    limit, after = page(request)
+    data, beyond = paged(found, limit, after, _place, newest_first=True)
+    return json_answer({"data": [_event(each) for each in data], "next": beyond})
+
+
+def _place(event: Event) -> str:
+    """Ids have the time and a number, which are not all of one length."""
+    time_ms, _, number = event.event_id.rpartition("_")[2][2:].partition("-")
+    return f"{int(time_ms):015d}-{int(number):09d}"
+
+
 def _event(event: Event) -> dict[str, Any]:
     return {
         "id": event.event_id, "type": event.kind, "timestamp": rfc3339(event.at_ms), "data": msgspec.Raw(event.data),
     }  # fmt: skip
 
 
-async def _audit(api: Api, webhooks: Webhooks, principal: Principal, action: str, url: str) -> None:
-    shown = msgspec.json.encode({"url": url})
-    await webhooks.audit.append(
-        AuditEntry(
-            int(api.system.now_s() * 1_000),
-            principal.org_id,
-            principal.actor,
-            principal.vouched,
-            action,
-            principal.org_id,
-            b"null",
-            shown,
-        )
-    )
+def _audit(api: Api, principal: Principal, action: str, before: Hook | None, after: Hook | None) -> AuditEntry:
+    now_ms = int(api.system.now_s() * 1_000)
+    return AuditEntry(
+        now_ms, principal.org_id, principal.actor, principal.authenticated, action, principal.org_id,
+        _audited(before), _audited(after),
+    )  # fmt: skip
+
+
+def _audited(hook: Hook | None) -> bytes:
+    """Nothing of the secrets."""
+    return msgspec.json.encode(None if hook is None else {"url": hook.url, "events": hook.events})

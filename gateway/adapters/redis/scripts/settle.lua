@@ -19,7 +19,8 @@ local function take(account, paid, extra)
   end
 end
 
--- At what a budget's window has used: tell each threshold once a window, and pause where the budget says so.
+-- At what a budget's window has used: tell each threshold once a window, and pause where the budget says so. A posting has no
+-- place in the audit log: whoever takes the event up writes the pause down there ("by": "ledger").
 local function tell_thresholds(counter, now)
   if counter.measure ~= 'm' or not counter.detail or counter.gone then return end
   local exceed, org, alerts = scope_detail(counter.detail)
@@ -37,7 +38,8 @@ local function tell_thresholds(counter, now)
   if fired ~= counter.alerted then call('HSET', counter.key, 'alerted', fired) end
   if exceed == 'pause' and counter.budget ~= '' and state == 'active' and counter.used >= limit then
     call('HSET', counter.budget, 'state', 'paused')
-    tell(counter.outbox, 'budget.paused', now, org, told(counter.key, counter.budget, limit, counter.used))
+    tell(counter.outbox, 'budget.paused', now, org,
+      '"by":"ledger",' .. told(counter.key, counter.budget, limit, counter.used))
   end
 end
 
