@@ -1,4 +1,4 @@
-"""OpenAI's embeddings, images and audio as the simulated upstream speaks them, and what reads their uploads."""
+"""OpenAI's embeddings and images as the simulated upstream speaks them, and what reads uploads."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from gateway.simulators.upstream_orders import (
     model_of,
     order_of,
 )
-from gateway.simulators.upstream_words import text, words
 
 DIMENSIONS = 1_536
-AUDIO_BYTES_A_SECOND = 32_000  # 16 kHz, 16 bit, one channel
-AUDIO_TOKENS_A_SECOND = 10
 IMAGE_TOKENS: Mapping[str, int] = {"low": 272, "medium": 1_056, "high": 4_160}
+PARTIAL_IMAGE_TOKENS = 100  # a picture shown half-drawn costs so many more
 # A PNG of one transparent pixel, so that what comes back opens.
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
-SPEECH_BYTES_A_CHARACTER = 64
+_DRAWN: Mapping[str, str] = {
+    "background": "opaque", "output_format": "png", "quality": "medium", "size": "1024x1024",
+}  # fmt: skip
 _BOUNDARY = re.compile(r'boundary="?([^";]+)')
 _FIELD_NAME = re.compile(rb'name="([^"]*)"')
 
@@ -56,64 +56,59 @@ def embeddings(asked: Asked) -> Answer:
 
 
 def images(asked: Asked) -> Answer:
-    """POST /v1/images/generations and /v1/images/edits (multipart or JSON)."""
+    """POST /v1/images/generations and /v1/images/edits (multipart or JSON); whole, or as events of which the finished
+    picture's tells the usage."""
     fields = uploaded(asked)
     model = str(fields.get("model") or "dall-e-2")
     count = int(fields.get("n") or 1)
-    order = order_of(_with(asked, fields | {"model": model}))
-    body: dict[str, Any] = {"created": order.created_s, "data": [{"b64_json": PIXEL} for _ in range(count)]}
-    output = 0
-    if not model.startswith("dall-e"):
-        output = IMAGE_TOKENS.get(str(fields.get("quality")), IMAGE_TOKENS["medium"]) * count
-        body |= {"background": "opaque", "output_format": "png", "quality": "medium", "size": "1024x1024"}
-        if order.reports_usage:
-            said, drawn = order.told(order.input_tokens), order.told(output)
-            body["usage"] = {
-                "input_tokens": said,
-                "input_tokens_details": {"text_tokens": said, "image_tokens": 0},
-                "output_tokens": drawn,
-                "total_tokens": said + drawn,
-            }
-    return Answer([(json.encode(body), output)], model=model, input_tokens=order.input_tokens, output_tokens=output)
-
-
-def transcription(asked: Asked) -> Answer:
-    """POST /v1/audio/transcriptions: billed by time for whisper, else by tokens, as the real ones are."""
-    fields = uploaded(asked)
-    seconds = max(1, -(-fields.get("file_bytes", 0) // AUDIO_BYTES_A_SECOND))
-    streams = fields.get("stream") == "true"
-    order = order_of(_with(asked, {"model": fields.get("model"), "stream": streams}))
-    usage = _heard(order, seconds)
-    if streams:
-        answer = Answer(_transcript_stream(order, usage), whole=False, media_type=EVENT_STREAM)
-    elif fields.get("response_format") == "text":
-        answer = Answer([(text(order.seed, order.output_tokens).encode() + b"\n", order.output_tokens)])
-        answer.media_type = b"text/plain; charset=utf-8"
+    order = order_of(asked.with_payload(fields | {"model": model}))
+    if is_dall_e := model.startswith("dall-e"):
+        output = 0
     else:
-        body: dict[str, Any] = {"text": text(order.seed, order.output_tokens)}
-        if order.reports_usage:
-            body["usage"] = usage
-        answer = Answer([(json.encode(body), order.output_tokens)])
-    answer.model = order.model
-    answer.input_tokens = seconds * AUDIO_TOKENS_A_SECOND
-    answer.output_tokens = order.output_tokens
+        output = IMAGE_TOKENS.get(str(fields.get("quality")), IMAGE_TOKENS["medium"])
+    if said(fields.get("stream")) and not is_dall_e:
+        partial = int(fields.get("partial_images") or 0)
+        event = "image_edit" if asked.path.endswith("/edits") else "image_generation"
+        answer = Answer(_image_stream(order, event, count, partial, output), whole=False, media_type=EVENT_STREAM)
+        answer.output_tokens = count * (output + partial * PARTIAL_IMAGE_TOKENS)
+    else:
+        body: dict[str, Any] = {"created": order.created_s, "data": [{"b64_json": PIXEL} for _ in range(count)]}
+        if not is_dall_e:
+            body |= {**_DRAWN, **_image_usage(order, output * count)}
+        answer = Answer([(json.encode(body), output * count)], output_tokens=output * count)
+    answer.model, answer.input_tokens = model, order.input_tokens
     return answer
 
 
-def speech(asked: Asked) -> Answer:
-    """POST /v1/audio/speech: so many bytes a character, streamed in chunks; `stream_format: sse` tells usage."""
-    said = str(asked.payload.get("input") or "")
-    order = order_of(asked)
-    audio = (asked.seed * (SPEECH_BYTES_A_CHARACTER // len(asked.seed))) * max(1, len(said))
-    sliced = [audio[place : place + 4_096] for place in range(0, len(audio), 4_096)]
-    answer = Answer([(part, 0) for part in sliced], whole=False, media_type=b"audio/mpeg", model=order.model)
-    answer.input_tokens = order.input_tokens
-    if asked.payload.get("stream_format") == "sse":
-        seconds = max(1, len(said) // 15)
-        answer.output_tokens = seconds * AUDIO_TOKENS_A_SECOND
-        answer.pieces = _speech_stream(order, sliced, answer.output_tokens)
-        answer.media_type = EVENT_STREAM
-    return answer
+def _image_usage(order: Order, output_tokens: int) -> dict[str, Any]:
+    """The member `usage`, or none where none is told."""
+    if not order.reports_usage:
+        return {}
+    heard, drawn = order.told(order.input_tokens), order.told(output_tokens)
+    return {
+        "usage": {
+            "input_tokens": heard,
+            "input_tokens_details": {"text_tokens": heard, "image_tokens": 0},
+            "output_tokens": drawn,
+            "total_tokens": heard + drawn,
+        }
+    }
+
+
+def _image_stream(order: Order, event: str, count: int, partial: int, output_tokens: int) -> Iterator[Piece]:
+    """Each picture half-drawn as often as asked for, then finished, with what was used so far."""
+    drawn = 0
+    for _ in range(count):
+        for index in range(partial):
+            drawn += PARTIAL_IMAGE_TOKENS
+            yield _image_event(order, f"{event}.partial_image", {"partial_image_index": index}), PARTIAL_IMAGE_TOKENS
+        drawn += output_tokens
+        yield _image_event(order, f"{event}.completed", _image_usage(order, drawn)), output_tokens
+
+
+def _image_event(order: Order, kind: str, more: Mapping[str, Any]) -> bytes:
+    payload = {"type": kind, "b64_json": PIXEL, "created_at": order.created_s, **_DRAWN, **more}
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), json.encode(payload))
 
 
 def uploaded(asked: Asked) -> dict[str, Any]:
@@ -136,46 +131,6 @@ def uploaded(asked: Asked) -> dict[str, Any]:
     return fields
 
 
-def _with(asked: Asked, payload: Mapping[str, Any]) -> Asked:
-    return Asked(
-        path=asked.path,
-        model=asked.model,
-        query=asked.query,
-        content_type=asked.content_type,
-        body=asked.body,
-        payload=payload,
-        wish=asked.wish,
-        seed=asked.seed,
-    )
-
-
-def _heard(order: Order, seconds: int) -> dict[str, Any]:
-    if order.model.startswith("whisper"):
-        return {"type": "duration", "seconds": order.told(seconds)}
-    audio, output = order.told(seconds * AUDIO_TOKENS_A_SECOND), order.told(order.output_tokens)
-    return {
-        "type": "tokens",
-        "input_tokens": audio,
-        "input_token_details": {"text_tokens": 0, "audio_tokens": audio},
-        "output_tokens": output,
-        "total_tokens": audio + output,
-    }
-
-
-def _transcript_stream(order: Order, usage: dict[str, Any]) -> Iterator[Piece]:
-    for word in words(order.seed, order.output_tokens):
-        yield b'data: {"type":"transcript.text.delta","delta":"%s"}\n\n' % word.encode(), 1
-    done: dict[str, Any] = {"type": "transcript.text.done", "text": text(order.seed, order.output_tokens)}
-    if order.reports_usage:
-        done["usage"] = usage
-    yield b"data: " + json.encode(done) + b"\n\n", 0
-
-
-def _speech_stream(order: Order, sliced: list[bytes], output_tokens: int) -> Iterator[Piece]:
-    for part in sliced:
-        yield b'data: {"type":"speech.audio.delta","audio":"%s"}\n\n' % base64.b64encode(part), 0
-    done: dict[str, Any] = {"type": "speech.audio.done"}
-    if order.reports_usage:
-        said, spoken = order.told(order.input_tokens), order.told(output_tokens)
-        done["usage"] = {"input_tokens": said, "output_tokens": spoken, "total_tokens": said + spoken}
-    yield b"data: " + json.encode(done) + b"\n\n", output_tokens
+def said(value: Any) -> bool:
+    """A flag, as JSON or a form says it."""
+    return value is True or str(value).lower() in {"true", "1"}

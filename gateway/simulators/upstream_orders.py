@@ -8,7 +8,7 @@ never more than a real vocabulary finds, so a bound that is sound for real provi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 DEFAULT_OUTPUT_TOKENS = 64
@@ -63,6 +63,10 @@ class Asked:
     payload: Mapping[str, Any]
     wish: Wish
     seed: bytes
+
+    def with_payload(self, payload: Mapping[str, Any]) -> Asked:
+        """The same request, of which something else was read."""
+        return replace(self, payload=payload)
 
 
 @dataclass(frozen=True, slots=True)

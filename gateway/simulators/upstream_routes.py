@@ -13,6 +13,7 @@ from msgspec import json
 
 from gateway.simulators import (
     upstream_anthropic,
+    upstream_audio,
     upstream_gemini,
     upstream_media,
     upstream_ollama,
@@ -92,8 +93,8 @@ _POSTS: Mapping[str, Route] = {
     "/v1/embeddings": Route("openai", upstream_media.embeddings),
     "/v1/images/generations": Route("openai", upstream_media.images),
     "/v1/images/edits": Route("openai", upstream_media.images),
-    "/v1/audio/transcriptions": Route("openai", upstream_media.transcription),
-    "/v1/audio/speech": Route("openai", upstream_media.speech),
+    "/v1/audio/transcriptions": Route("openai", upstream_audio.transcription),
+    "/v1/audio/speech": Route("openai", upstream_audio.speech),
     "/v1/messages": Route("anthropic", upstream_anthropic.messages),
     "/v1/messages/count_tokens": Route("anthropic", upstream_anthropic.count_tokens),
     "/api/chat": Route("ollama", upstream_ollama.chat),

@@ -184,6 +184,35 @@ def test_openai_embeddings_images_and_audio(chatgpt: openai.OpenAI) -> None:
     assert len(chatgpt.audio.speech.create(model="tts-1", voice="alloy", input="hello").read()) == 5 * 64
 
 
+def test_openai_images_stream_half_drawn_and_finished(chatgpt: openai.OpenAI) -> None:
+    asked: Any = {"model": "gpt-image-1", "prompt": "a small cat", "stream": True, "partial_images": 2}
+    drawn: Any = list(chatgpt.images.generate(**asked, quality="low"))
+    assert [event.type for event in drawn] == [
+        "image_generation.partial_image", "image_generation.partial_image", "image_generation.completed",
+    ]  # fmt: skip
+    assert [event.partial_image_index for event in drawn[:2]] == [0, 1]
+    assert base64.b64decode(drawn[-1].b64_json).startswith(b"\x89PNG")
+    assert (drawn[-1].usage.input_tokens, drawn[-1].usage.output_tokens) == (3, 272 + 2 * 100)
+    edited: Any = list(chatgpt.images.edit(**asked, image=("a.png", b"x" * 99, "image/png")))
+    assert edited[-1].type == "image_edit.completed" and edited[-1].usage.output_tokens == 1_056 + 2 * 100
+    whole: Any = chatgpt.images.generate(model="dall-e-3", prompt="a cat", extra_body={"stream": True})
+    assert whole.data and whole.usage is None
+
+
+def test_openai_transcriptions_come_in_every_form(chatgpt: openai.OpenAI) -> None:
+    upload = ("a.wav", b"\0" * 64_000, "audio/wav")
+
+    def heard(form: Any, **more: Any) -> Any:
+        return chatgpt.audio.transcriptions.create(model="whisper-1", file=upload, response_format=form, **more)
+
+    assert len(heard("text")) == 64 * 4 + 1
+    assert heard("srt").startswith("1\n00:00:00,000 --> 00:00:02,000\n ")
+    assert heard("vtt").startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\n ")
+    verbose = heard("verbose_json")
+    assert (verbose.duration, verbose.usage.seconds, len(verbose.segments)) == (2.0, 2.0, 1)
+    assert heard("json", extra_body={"stream": True}).usage.seconds == 2
+
+
 async def test_openai_async_client_streams(base_url: str) -> None:
     async with openai.AsyncOpenAI(base_url=f"{base_url}/openai/v1", api_key="k") as client:
         stream: Any = await client.chat.completions.create(**CHAT, stream=True)
