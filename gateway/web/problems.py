@@ -103,7 +103,7 @@ def _headers(problem: Problem, length: int) -> Headers:
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
     ]
-    if problem.status not in RETRYABLE:
+    if problem.status not in RETRYABLE and problem.retry_after_s is None:
         headers.append((b"x-should-retry", b"false"))
     return headers + _retry_after(problem)
 
@@ -128,9 +128,9 @@ def _grpc_headers(problem: Problem) -> Headers:
 
 
 async def on_problem(request: Request, error: Exception) -> Response:
-    """Starlette's exception handler for our own refusals, and for everything else that goes wrong."""
-    problem = error if isinstance(error, Problem) else Problem("Something went wrong here. It has been logged.")
-    return _refused(request, problem)
+    """Starlette's exception handler for our own refusals."""
+    assert isinstance(error, Problem)
+    return _refused(request, error)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

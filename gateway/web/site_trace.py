@@ -16,8 +16,9 @@ _KEY = "farebox.site_trace"
 
 class SiteTrace(Struct):
     """Whoever finds something out notes it here: whose request it is, and how it ended. `status`: of the answer, or of
-    the refusal that gRPC callers get under another one."""
+    the refusal that gRPC callers get under another one. `request_id`: of one that failed, to find it in the log."""
 
+    request_id: str = ""
     status: int = 0
     reason: str = ""
     account: str = ""

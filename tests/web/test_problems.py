@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import anthropic
 import httpx
@@ -16,15 +16,16 @@ import pytest
 import uvicorn
 from google import genai
 from google.genai import errors as genai_errors
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
+from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from gateway.core import errors
 from gateway.core.errors import Problem
+from gateway.core.finished import Finished
 from gateway.core.headers import is_grpc
 from gateway.core.operations import Dialect
-from gateway.web.problems import on_http_exception, on_problem, render_failure, render_problem
+from gateway.web.problems import render_failure, render_problem
+from gateway.web.site import ObservedSite, own_site
 
 ALL = [
     errors.PaymentRequired, errors.AmbiguousCredential, errors.InvalidKey, errors.Forbidden, errors.NotFound,
@@ -105,28 +106,67 @@ def test_grpc_callers_are_told_in_trailers_of_the_head() -> None:
     assert not is_grpc([(b"content-type", b"application/json")]) and not is_grpc([])
 
 
-async def test_the_handlers_of_the_framework_give_the_same_body() -> None:
-    async def refuse(request: Any) -> Any:
-        raise errors.Conflict("already", code="idempotency_mismatch")
+async def refuse(request: Any) -> Any:
+    raise errors.Conflict("already", code="idempotency_mismatch")
 
-    async def fail(request: Any) -> Any:
+
+async def fail(request: Any) -> Any:
+    raise RuntimeError("secret inside")
+
+
+async def fail_in_the_middle(request: Any) -> Any:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one"
         raise RuntimeError("secret inside")
 
-    app = Starlette(
-        routes=[Route("/refuse", refuse), Route("/fail", fail)],
-        exception_handlers={Problem: on_problem, HTTPException: on_http_exception, Exception: on_problem},
-    )
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return StreamingResponse(pieces())
+
+
+@asynccontextmanager
+async def asking_our_own_site() -> AsyncIterator[tuple[httpx.AsyncClient, list[Finished]]]:
+    """Routes that refuse and fail, and what is told of their requests."""
+    told: list[Finished] = []
+    routes = [Route("/refuse", refuse), Route("/fail", fail), Route("/break", fail_in_the_middle)]
+    transport = httpx.ASGITransport(cast(Any, ObservedSite(own_site(list(routes)), told.append)))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        yield client, told
+
+
+async def test_the_handlers_of_the_framework_give_the_same_body() -> None:
+    async with asking_our_own_site() as (client, _):
         assert (await client.get("/refuse")).json()["code"] == "idempotency_mismatch"
-        failed = await client.get("/fail")
-        assert failed.status_code == 500 and "secret" not in failed.text
         assert (await client.get("/nowhere")).json()["code"] == "not_found"
         wrong = await client.post("/refuse")
         grpc = await client.get("/refuse", headers={"content-type": "application/grpc"})
     assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
     assert (grpc.status_code, grpc.content, grpc.headers["grpc-status"]) == (200, b"", "10")
     assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD"}  # Starlette keeps them in a set
+
+
+async def test_what_nobody_foresaw_is_answered_cleanly_and_found_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with asking_our_own_site() as (client, told):
+        failed = await client.get("/fail")
+    assert (failed.status_code, failed.json()["code"]) == (500, "internal") and "secret" not in failed.text
+    request_id = failed.headers["farebox-request-id"]
+    (record,) = [record for record in caplog.records if record.name == "farebox.site"]
+    assert request_id in record.getMessage() and "/fail" in record.getMessage()
+    assert record.exc_info is not None and "secret inside" in str(record.exc_info[1])
+    assert [(each.request_id, each.status, each.reason) for each in told] == [(request_id, 500, "internal")]
+
+
+async def test_an_answer_that_fails_in_the_middle_breaks_off_and_is_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with asking_our_own_site() as (client, told):
+        with pytest.raises(RuntimeError):
+            await client.get("/break")
+    assert [record.name for record in caplog.records if record.levelname == "ERROR"] == ["farebox.site"]
+    assert [(each.status, each.reason) for each in told] == [(200, "internal")]
+
+
+def test_a_refusal_that_says_when_to_come_back_does_not_forbid_it() -> None:
+    waits = rendered(errors.Conflict("under way", retry_after_s=1))[1]
+    assert (waits["retry-after"], "x-should-retry" in waits) == ("1", False)
 
 
 @asynccontextmanager
