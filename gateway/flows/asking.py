@@ -106,11 +106,12 @@ class Asker:
         return terms.bound(self._desk.policy().ask_margin_tokens) - terms.bound(0)
 
     def keep_alive(self, now: float) -> bytes:
-        """A comment line, every few seconds; nothing in dialects that have no comments."""
+        """A comment line, every few seconds; nothing in dialects that have no comments. One line: who takes our lines out
+        has the upstream's bytes."""
         if not self._bears_comments or now - self._kept_alive_at < KEEP_ALIVE_S:
             return b""
         self._kept_alive_at = now
-        return b": farebox waiting for an approval\n\n"
+        return b": farebox waiting for an approval\n"
 
     async def ask(self, *, current_cost: int, granted: int, needed: int, reason: str) -> int | None:
         """What may be spent in all from now on; None: no more. `needed`: what the next part of the stream may cost in

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from anthropic import Anthropic
 from e2e.people import Org, make_org, usd
-from e2e.stack import Stack, until
+from e2e.stack import Parts, Stack, start_stack, until
 from openai import OpenAI
 from websockets.sync.client import connect
+
+from gateway.web.api.events import WATCHERS_OF_REQUEST_MOST
 
 DEAR = "gpt-4"
 WORDS = 400
@@ -183,3 +188,112 @@ def test_a_budget_that_asks_is_lifted_for_this_stream_and_still_counts_it(org: O
     refused = org.chat(user="dora", model=DEAR)
     assert (refused.status_code, refused.json()["code"]) == (402, "approval_required")
     assert refused.json()["reason"] == "budget"
+
+
+def test_whoever_answers_on_an_open_socket_is_looked_at_anew(org: Org) -> None:
+    quote = approved_quote(org, "erin", "0.010", 403)
+    stream = Streamed(org, "erin", quote=quote, tokens=403)
+    stream.until_begun()
+    key = org.must("POST", "/api/keys", {"name": "for a while"})
+    address = f"{org.stack.base_url.replace('http', 'ws', 1)}/api/requests/{stream.request_id}/events"
+    headers = {"authorization": f"Bearer {key['key']}", "farebox-user": "erin"}
+    with connect(address, additional_headers=headers) as socket:
+        next_event(socket, "overage_approval_needed")
+        org.must("DELETE", f"/api/keys/{key['id']}")
+        socket.send(json.dumps({"action": "approve_overage", "additional_max": usd("1.00")}))
+        assert next_event(socket, "error")["data"]["code"] == "invalid_key"
+    assert org.ask("POST", f"/api/requests/{stream.request_id}/overage", {"action": "stop"}, user="erin").is_success
+    stream.until_over()
+    assert stream.finish == "length"
+
+
+def test_only_so_many_watch_one_request(org: Org) -> None:
+    quote = approved_quote(org, "fay", "0.010", 404)
+    stream = Streamed(org, "fay", quote=quote, tokens=404)
+    stream.until_begun()
+    path = f"/api/requests/{stream.request_id}/events"
+    with ExitStack() as watching:
+        statuses = []
+        for _ in range(WATCHERS_OF_REQUEST_MOST + 2):
+            answer = watching.enter_context(org.stack.http.stream("GET", path, headers=org.headers("fay"), timeout=30))
+            statuses.append(answer.status_code)
+        assert statuses == [200] * WATCHERS_OF_REQUEST_MOST + [429] * 2
+        stop = f"/api/requests/{stream.request_id}/overage"
+        until(lambda: org.ask("POST", stop, {"action": "stop"}, user="fay").is_success, what="the question")
+        stream.until_over()
+    seen = org.stack.http.get(path, headers=org.headers("fay"), timeout=30)
+    assert seen.status_code == 200, "places are given back"
+    assert "\nid: \n" not in seen.text and "event: state" in seen.text
+
+
+def test_after_a_yes_the_bytes_are_the_upstreams(org: Org) -> None:
+    """Not by words: by what the upstream says that it sent."""
+    asked = body(405) | {"stream_options": {"include_usage": True}}
+    quote = org.stack.http.post("/v1/chat/completions", json=asked, headers=org.headers("gus")).json()["quote"]["id"]
+    org.must("POST", f"/api/quotes/{quote}/approve", {"approved_max": usd("0.010")}, user="gus")
+    headers = words_of(405) | org.headers("gus", **{"farebox-quote": quote})
+    got = b""
+    with org.stack.http.stream("POST", "/v1/chat/completions", json=asked, headers=headers, timeout=60) as answer:
+        assert answer.status_code == 200
+        request_id = answer.headers["farebox-request-id"]
+
+        def agreed() -> bool:
+            yes = {"action": "approve_overage", "additional_max": usd("1.00")}
+            return org.ask("POST", f"/api/requests/{request_id}/overage", yes, user="gus").is_success
+
+        asking = threading.Thread(target=lambda: until(agreed, what="the question"))
+        asking.start()
+        for piece in answer.iter_raw():
+            got += piece
+        asking.join()
+    lines = got.splitlines(keepends=True)
+    upstream = b"".join(line for line in lines if not line.startswith(b": farebox "))
+    assert hashlib.sha256(upstream).hexdigest() == org.stack.sent(request_id)["sha256"]
+
+
+@pytest.fixture(scope="module")
+def impatient(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Org]:
+    directory = tmp_path_factory.mktemp("impatient")
+    (directory / "policies").mkdir()
+    (directory / "policies" / "approvals.yaml").write_text("answer_within_s: 4\ntwo_persons_above_usd: '5.00'\n")
+    with start_stack(directory, parts) as stack:
+        yield make_org(stack)
+        stack.check_books()
+
+
+def test_silence_is_a_no_and_comments_keep_the_client_waiting_until_then(impatient: Org) -> None:
+    quote = approved_quote(impatient, "ann", "0.010")
+    headers = words_of(WORDS) | impatient.headers("ann", **{"farebox-quote": quote})
+    answer = impatient.stack.http.post("/v1/chat/completions", json=body(WORDS), headers=headers, timeout=60)
+    assert answer.status_code == 200
+    assert b": farebox waiting for an approval" in answer.content and answer.content.endswith(b"data: [DONE]\n\n")
+    assert b'"finish_reason":"length"' in answer.content
+    record = impatient.must("GET", f"/api/requests/{answer.headers['farebox-request-id']}", user="ann")
+    assert record["cut"] == "cap" and Decimal(record["cost"]["amount"]) <= Decimal("0.010")
+    late = impatient.ask("POST", f"/api/requests/{record['request_id']}/overage", {"action": "stop"}, user="ann")
+    assert (late.status_code, late.json()["code"]) == (409, "illegal_transition")
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "code"),
+    [("6.00", 403, "two_persons_needed"), ("999999.999999999", 422, "invalid_request"), ("0.00", 422, "invalid_request"),
+     ("-1.00", 422, "invalid_request")],
+)  # fmt: skip
+def test_a_yes_to_more_than_one_may_agree_to_is_none(impatient: Org, more: str, status: int, code: str) -> None:
+    tokens = 300 + len(more)
+    quote = approved_quote(impatient, f"p{len(more)}", "0.010", tokens)
+    stream = Streamed(impatient, f"p{len(more)}", quote=quote, tokens=tokens)
+    stream.until_begun()
+    path = f"/api/requests/{stream.request_id}/overage"
+    asked = {"action": "approve_overage", "additional_max": usd(more)}
+    seen: list[tuple[int, str]] = []
+
+    def answered() -> bool:
+        answer = impatient.ask("POST", path, asked, user=f"p{len(more)}")
+        seen.append((answer.status_code, answer.json().get("code", "")))
+        return seen[-1][0] != 404
+
+    until(answered, what="the question")
+    assert seen[-1] == (status, code)
+    stream.until_over()
+    assert stream.finish == "length", "it stood, and ended cleanly"

@@ -2,12 +2,16 @@
 
 Events stand in the store, so that it does not matter which worker streams and which one is watched; whoever comes back
 with the last id that it saw misses nothing. A page of another origin is refused: browsers send cookies and keys for it.
+Whoever answers on an open socket is looked at anew: it outlives keys and tokens. Only so many watch at once, for each
+of them asks the store again and again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,14 +22,15 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from gateway.core.directory import Permission, Principal
-from gateway.core.errors import Forbidden, InvalidRequest, Problem
+from gateway.core.errors import Forbidden, InvalidRequest, Problem, RateLimited
 from gateway.core.holds import HoldRecord
 from gateway.core.money import Unit, money_object
 from gateway.core.money_input import parse_money
+from gateway.core.proofs import METHODS
 from gateway.flows.answering import Answering
 from gateway.people_ports import Questions
 from gateway.ports import Ledger
-from gateway.web.api.allowances import PROOFS
+from gateway.web.api.proofs import proof_of
 from gateway.web.api_bodies import json_answer, members, read_json, text_of
 from gateway.web.principal import Api
 from gateway.web.problems import problem_body
@@ -34,14 +39,17 @@ from gateway.web.requests import hold_of_principal, unknown_request
 # How often the store is asked for events of a watched request: a person does not notice, the store neither.
 POLL_S = 0.2
 _EVENTS_AT_ONCE = 100
-_ANSWER = ("action", "overage_id", "additional_max", *PROOFS)
+_ANSWER = ("action", "overage_id", "additional_max", *METHODS)
 _REFUSED = 4_400
+# Of one request, and with one key; each asks the store five times a second.
+WATCHERS_OF_REQUEST_MOST, WATCHERS_OF_KEY_MOST = 16, 256
 
 
 def event_routes(
     api: Api, ledger: Ledger, questions: Questions, answering: Answering, public_url: str
 ) -> list[BaseRoute]:
     """The routes. Handlers raise `Problem`."""
+    watchers = _Watchers()
 
     async def overage(request: Request) -> Response:
         principal, hold = await _own(api, ledger, request, Permission.APPROVE)
@@ -53,34 +61,65 @@ def event_routes(
 
     async def listen(request: Request) -> Response:
         _check_origin(request, public_url)
-        _, hold = await _own(api, ledger, request, Permission.READ)
+        principal, hold = await _own(api, ledger, request, Permission.READ)
         after = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
         watch = _Watch(ledger, questions, hold, _event_id(after))
+        place = watchers.enter(principal.key_id, hold.hold_id)
         headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-        return StreamingResponse(_server_sent(watch), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(_server_sent(watch, place), media_type="text/event-stream", headers=headers)
 
     async def socket(websocket: WebSocket) -> None:
         try:
             _check_origin(websocket, public_url)
             principal, hold = await _own(api, ledger, websocket, Permission.READ)
             after = _event_id(websocket.query_params.get("last_event_id", ""))
+            place = watchers.enter(principal.key_id, hold.hold_id)
         except Problem as problem:
             await _deny(websocket, problem)
             return
-        await websocket.accept()
-        watch = _Watch(ledger, questions, hold, after)
-        sending = asyncio.ensure_future(_send_events(websocket, watch))
-        try:
-            await _take_answers(websocket, answering, principal, hold.hold_id, sending)
-        finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+
+        async def take(body: dict[str, Any]) -> None:
+            now, _ = await _own(api, ledger, websocket, Permission.APPROVE)
+            await _answer(answering, now, hold.hold_id, body)
+
+        with place:
+            await websocket.accept()
+            watch = _Watch(ledger, questions, hold, after)
+            sending = asyncio.ensure_future(_send_events(websocket, watch))
+            try:
+                await _take_answers(websocket, take, sending)
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
 
     return [
         Route("/api/requests/{id}/overage", overage, methods=["POST"]),
         Route("/api/requests/{id}/events", listen, methods=["GET"]),
         WebSocketRoute("/api/requests/{id}/events", socket),
     ]
+
+
+class _Watchers:
+    """How many watch in this worker, by request and by key."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def enter(self, key_id: str, hold_id: str) -> ExitStack:
+        """A place, given back at the end. Errors: RateLimited."""
+        for name, most in ((hold_id, WATCHERS_OF_REQUEST_MOST), (key_id, WATCHERS_OF_KEY_MOST)):
+            if self._counts[name] >= most:
+                raise RateLimited(f"{most} watch this already, which is the most at once", retry_after_s=5)
+        self._counts.update((hold_id, key_id))
+        leaving = ExitStack()
+        leaving.callback(self._leave, hold_id, key_id)
+        return leaving
+
+    def _leave(self, *names: str) -> None:
+        self._counts.subtract(names)
+        for name in names:
+            if not self._counts[name]:
+                del self._counts[name]
 
 
 class _Watch:
@@ -129,17 +168,20 @@ async def _answer(answering: Answering, principal: Principal, hold_id: str, body
         action=text_of(body, "action"),
         overage_id=text_of(body, "overage_id", default=""),
         additional_max=parse_money(more, "additional_max") if more is not None else None,
-        proof={name: body[name] for name in PROOFS if body.get(name) is not None},
+        proof=proof_of(body),
     )
 
 
-async def _server_sent(watch: _Watch) -> AsyncIterator[bytes]:
-    while True:
-        for event_id, event, data in await watch.events():
-            yield b"event: %b\nid: %b\ndata: %b\n\n" % (event.encode(), event_id.encode(), data)
-        if watch.over:
-            return
-        await asyncio.sleep(POLL_S)
+async def _server_sent(watch: _Watch, place: ExitStack) -> AsyncIterator[bytes]:
+    with place:
+        while True:
+            for event_id, event, data in await watch.events():
+                # An empty id would make a client forget the last one that it saw.
+                numbered = f"id: {event_id}\n" if event_id else ""
+                yield f"event: {event}\n{numbered}data: ".encode() + data + b"\n\n"
+            if watch.over:
+                return
+            await asyncio.sleep(POLL_S)
 
 
 async def _send_events(websocket: WebSocket, watch: _Watch) -> None:
@@ -156,7 +198,7 @@ async def _send_events(websocket: WebSocket, watch: _Watch) -> None:
 
 
 async def _take_answers(
-    websocket: WebSocket, answering: Answering, principal: Principal, hold_id: str, sending: asyncio.Future[None]
+    websocket: WebSocket, take: Callable[[dict[str, Any]], Awaitable[None]], sending: asyncio.Future[None]
 ) -> None:
     """Answers come on the socket until either side closes it."""
     while not sending.done():
@@ -172,7 +214,7 @@ async def _take_answers(
             if not isinstance(body, dict):
                 raise InvalidRequest("a frame is a JSON object", param="body")
             members(body, _ANSWER, required=("action",))
-            await _answer(answering, principal, hold_id, body)
+            await take(body)
         except (WebSocketDisconnect, KeyError, RuntimeError):
             return
         except Problem as problem:
