@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import secrets
 import socket
 import threading
@@ -40,6 +41,9 @@ class Toll:
     never_serves: bool = False
     status_when_paid: int = 0
     swaps_invoice: bool = False
+    # Says in the body how much credit it sells.
+    sells_credit: bool = False
+    least_deposit_sats: int = 1
     challenge_form: str = 'L402 macaroon="{macaroon}", invoice="{invoice}", version="0", token="{macaroon}"'
     authorizations: list[str] = field(default_factory=list)
     challenges: int = 0
@@ -106,14 +110,16 @@ class TollBooth:
 
     async def _challenge(self, send: Send, service: str, token_id: bytes, headers: dict[bytes, bytes]) -> None:
         self.toll.challenges += 1
-        self.toll.deposit_sats = int(headers.get(b"farebox-deposit", self.toll.deposit_sats))
+        asked = int(headers.get(b"farebox-deposit", self.toll.deposit_sats))
+        self.toll.deposit_sats = max(asked, self.toll.least_deposit_sats)
         invoice = self.seller.add_invoice(amount_msat=self.toll.deposit_sats * 1_000, expiry_s=600)
         bound = secrets.token_bytes(32) if self.toll.swaps_invoice else decode(invoice).payment_hash
         macaroon = self._mint.mint(
             payment_hash=bound, token_id=token_id, service=service, expires_at_s=int(time.time()) + 3_600
         )
         line = self.toll.challenge_form.format(macaroon=macaroon, invoice=invoice)
-        await _answer(send, 402, [(b"www-authenticate", line.encode())])
+        offer = {"creditSats": self.toll.deposit_sats} if self.toll.sells_credit else {}
+        await _answer(send, 402, [(b"www-authenticate", line.encode())], offer)
 
     async def _serve(self, ready: threading.Event, ended: asyncio.Event) -> None:
         await self.seller.start()
@@ -166,8 +172,11 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-    body = b'{"error": {"message": "pay first", "type": "payment_required"}}'
+async def _answer(
+    send: Send, status: int, headers: list[tuple[bytes, bytes]], offer: dict[str, Any] | None = None
+) -> None:
+    body = json.dumps({"error": {"message": "pay first", "type": "payment_required"}, **(offer or {})}).encode()
     lines = [(b"content-type", b"application/problem+json"), (b"x-should-retry", b"false"), *headers]
+    lines.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": body})

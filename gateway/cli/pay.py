@@ -84,7 +84,7 @@ def _ask(
         client.stream(method, args.url, headers=headers, content=body) as answer,
     ):
         refused = "farebox-client-refusal" in answer.headers
-        for piece in answer.iter_raw() if "content-encoding" not in answer.headers else answer.iter_bytes():
+        for piece in answer.iter_bytes():
             sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
     for name in ("farebox-cost", "farebox-balance"):

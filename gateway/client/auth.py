@@ -4,14 +4,16 @@ httpx2.
     payer = Payer(HttpWallet("http://127.0.0.1:9737"), caps=Caps(per_call_sats=1_000))
     client = OpenAI(base_url="https://gateway/v1", api_key="none", http_client=httpx2.Client(auth=payer.httpx2_auth()))
 
-Answers are handed on unread, so streams stream. Where nothing was paid, the 402 itself comes back, with the reason in
-a response header, `Farebox-Client-Refusal`: an exception from here would make SDKs try again.
+Answers are handed on unread, so streams stream; only a 402 above a cap is read, to see whether less may be asked for.
+Where nothing was paid, the 402 itself comes back, with the reason in a response header, `Farebox-Client-Refusal`: an
+exception from here would make SDKs try again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -21,12 +23,28 @@ from typing import Any
 import httpx
 import httpx2
 
-from gateway.client.flow import Answered, Command, Enter, Flow, Leave, Outcome, Pay, Refuse, Save, Send, Track, call
+from gateway.client.flow import (
+    Answered,
+    Command,
+    Enter,
+    Flow,
+    Haggle,
+    Leave,
+    Outcome,
+    Pay,
+    Refuse,
+    Save,
+    Send,
+    Track,
+    call,
+)
 from gateway.client.purse import Caps, Payment, Purse, Refusal
 from gateway.client.purse_file import PurseFile
 from gateway.client.wallets import Wallet
 
 DEPOSIT_HEADER = "Farebox-Deposit"
+DEPOSIT_HEADERS = (DEPOSIT_HEADER, "X-Bolthub-Credit")
+OFFER_MOST_BYTES = 65_536
 REFUSAL_HEADER = "Farebox-Client-Refusal"
 # How often an asynchronous call looks whether another one has finished paying; a payment takes a tenth of a second.
 _ENTER_PAUSE_S = 0.01
@@ -79,12 +97,14 @@ class Payer:
         secure = self._allow_plain_http or url.scheme == "https" or _is_loopback(url.host)
         return call(self.purse, origin_of(url), secure=secure)
 
-    def dress(self, request: Any, token: Payment | None) -> None:
+    def dress(self, request: Any, command: Send) -> None:
         """Put the token in the place of whatever the client sent as its own."""
         if self._deposit_sats is not None:
             request.headers.setdefault(DEPOSIT_HEADER, str(self._deposit_sats))
-        if token is not None:
-            request.headers["Authorization"] = f"L402 {token.credential}"
+        if command.deposit_sats is not None:
+            request.headers[DEPOSIT_HEADER] = str(command.deposit_sats)
+        if command.token is not None:
+            request.headers["Authorization"] = f"L402 {command.token.credential}"
 
     def entry(self, origin: str) -> threading.Lock:
         """The lock of a host: one payment at a time."""
@@ -126,16 +146,19 @@ class _Auth:
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Drive one call."""
         request.read()  # a body that can be sent a second time
-        payer, flow, response = self._payer, self._payer.flow(request.url), None
+        payer, flow = self._payer, self._payer.flow(request.url)
         entry = _Entry(payer.entry(origin_of(request.url)))
+        response: Any = None
         event: Any = None
         try:
             while (command := _next(flow, event)) is not None:
                 event = None
                 if isinstance(command, Send):
-                    payer.dress(request, command.token)
+                    payer.dress(request, command)
                     response = yield request
                     event = _answered(response)
+                elif isinstance(command, Haggle):
+                    event = _may_haggle(request, response) and _sells_credit(response.read())
                 elif isinstance(command, Enter):
                     entry.enter()
                     event = time.time()
@@ -152,16 +175,19 @@ class _Auth:
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Drive one call; the wallet and the file are asked in threads."""
         await request.aread()
-        payer, flow, response = self._payer, self._payer.flow(request.url), None
+        payer, flow = self._payer, self._payer.flow(request.url)
         entry = _Entry(payer.entry(origin_of(request.url)))
+        response: Any = None
         event: Any = None
         try:
             while (command := _next(flow, event)) is not None:
                 event = None
                 if isinstance(command, Send):
-                    payer.dress(request, command.token)
+                    payer.dress(request, command)
                     response = yield request
                     event = _answered(response)
+                elif isinstance(command, Haggle):
+                    event = _may_haggle(request, response) and _sells_credit(await response.aread())
                 elif isinstance(command, Enter):
                     while not entry.try_enter():
                         await asyncio.sleep(_ENTER_PAUSE_S)
@@ -222,6 +248,23 @@ def _next(flow: Flow, event: Any) -> Command | None:
 def _answered(response: Any) -> Answered:
     challenges = response.headers.get_list("www-authenticate")
     return Answered(response.status_code, challenges, origin_of(response.url), time.time())
+
+
+def _may_haggle(request: Any, response: Any) -> bool:
+    """Whether nobody chose a deposit, and the answer is short enough to be read."""
+    if any(name in request.headers for name in DEPOSIT_HEADERS):
+        return False
+    length = response.headers.get("content-length", "")
+    return length.isdecimal() and int(length) <= OFFER_MOST_BYTES
+
+
+def _sells_credit(body: bytes) -> bool:
+    """Whether a 402 says how much credit it sells: such a server takes other deposits too."""
+    try:
+        offer = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(offer, dict) and type(offer.get("creditSats")) is int
 
 
 def _is_loopback(host: str) -> bool:

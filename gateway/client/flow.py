@@ -2,8 +2,9 @@
 
 The driver (`gateway.client.auth`) carries out each command and sends back what became of it. One payment a call at
 most; one payment a host at a time; what another call has bought meanwhile is used first; a payment with an unknown
-outcome is tracked before anything else is paid. A 402 that answers a token just paid for, or any other status, is
-handed to the caller as it is.
+outcome is tracked before anything else is paid. A challenge above a cap is asked for once more, at what the cap allows,
+where the server sells credit in any size. A 402 that answers a token just paid for, or any other status, is handed to
+the caller as it is.
 """
 
 from __future__ import annotations
@@ -27,9 +28,17 @@ LOST_AFTER_S = 3_600
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send the request, with this token or as it is. Outcome: `Answered`."""
+    """Send the request, with this token or as it is; `deposit_sats`: how much a challenge should be for, None: as the
+    server likes. Outcome: `Answered`."""
 
     token: Payment | None
+    deposit_sats: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Haggle:
+    """Find out whether another deposit may be asked for: the last answer says how much credit it sells, and nobody
+    asked for so much. Outcome: bool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,7 @@ class Refuse:
     refusal: Refusal
 
 
-Command = Send | Enter | Leave | Save | Pay | Track | Refuse
+Command = Send | Haggle | Enter | Leave | Save | Pay | Track | Refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +110,9 @@ def call(purse: Purse, origin: str, *, secure: bool) -> Flow:
         shown = use.shows(purse.token(origin) if secure else None)
         tried: set[str] = set()
         has_paid = False
+        deposit_sats: int | None = None
         while True:
-            answer: Answered = yield Send(shown)
+            answer: Answered = yield Send(shown, deposit_sats)
             if answer.status != PAYMENT_REQUIRED:
                 if shown is not None and answer.status < SERVER_ERROR:
                     purse.served(shown)
@@ -122,6 +132,9 @@ def call(purse: Purse, origin: str, *, secure: bool) -> Flow:
                 got = yield from _buy(purse, challenge, origin, now_s)
                 if isinstance(got, Refusal):
                     yield Leave()
+                    if deposit_sats is None and got.left_sats and (yield Haggle()):
+                        deposit_sats, shown = got.left_sats, use.shows(shown)
+                        continue
                     yield Refuse(got)
                     return
                 bought, has_paid = got, True

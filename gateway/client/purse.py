@@ -79,10 +79,11 @@ class Payment:
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why nothing was paid. Codes: call_cap, host_cap, day_cap, unserved, already_paid, payment_open, payment_failed,
-    bad_challenge, insecure, other_host, not_served."""
+    bad_challenge, insecure, other_host, not_served. `left_sats`: what a cap that was too small for it would allow."""
 
     code: str
     detail: str
+    left_sats: int = 0
 
 
 class Use:
@@ -239,7 +240,8 @@ class Purse:
         code = min(rooms, key=lambda name: rooms[name])
         if challenge.amount_msat > rooms[code]:
             asked, left = challenge.amount_msat, max(0, rooms[code])
-            return Refusal(code, f"the invoice asks for {asked} msat, the {code.replace('_', ' ')} leaves {left} msat")
+            why = f"the invoice asks for {asked} msat, the {code.replace('_', ' ')} leaves {left} msat"
+            return Refusal(code, why, left // MSAT_PER_SAT)
         return rooms[code]
 
     def _unserved(self, origin: str, now_s: float) -> int:

@@ -354,6 +354,47 @@ def test_farebox_pay_stops_at_max_sats(booth: TollBooth, capfdbinary: Any) -> No
     assert booth.settled() == 0
 
 
+def test_farebox_pay_asks_for_what_it_may_pay(booth: TollBooth, capfdbinary: Any) -> None:
+    booth.toll.sells_credit = True
+    arguments = ["--wallet", booth.wallet_url, "--max-sats", "12", "--yes"]
+    assert pay(f"{booth.base_url}/v1/models", *arguments) == 0
+    out, err = capfdbinary.readouterr()
+    assert json.loads(out)["object"] == "list" and b"price: 12 sats" in err
+    assert (booth.toll.challenges, booth.settled()) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("sells_credit", "least_sats", "more", "challenges"),
+    [
+        (False, 1, [], 1),
+        (True, 20, [], 2),
+        (True, 1, ["--deposit", "20"], 1),
+        (True, 1, ["-H", "x-bolthub-credit: 20"], 1),
+    ],
+    ids=["other deposits unheard of", "no deposit so small", "deposit chosen", "deposit chosen otherwise"],
+)
+def test_farebox_pay_asks_once_for_less_and_never_pays_more(
+    booth: TollBooth, capfdbinary: Any, sells_credit: bool, least_sats: int, more: list[str], challenges: int
+) -> None:
+    booth.toll.sells_credit, booth.toll.least_deposit_sats = sells_credit, least_sats
+    arguments = ["--wallet", booth.wallet_url, "--max-sats", "12", "--yes", *more]
+    assert pay(f"{booth.base_url}/v1/models", *arguments) == 2
+    out, err = capfdbinary.readouterr()
+    assert b"pay first" in out and b"not paid" in err
+    assert (booth.toll.challenges, booth.settled()) == (challenges, 0)
+
+
+async def test_a_call_in_a_loop_asks_for_what_its_cap_leaves(booth: TollBooth) -> None:
+    booth.toll.sells_credit = True
+    payer = Payer(HttpWallet(booth.wallet_url), caps=Caps(per_call_sats=2_000, per_day_sats=11))
+    async with httpx2.AsyncClient(base_url=booth.base_url, auth=payer.httpx2_auth()) as client:
+        assert (await client.post(PATH, json=CHAT)).status_code == 200
+        assert [payment.amount_msat for payment in payer.purse.payments()] == [11_000]
+        refused = await client.post(PATH, json=CHAT)  # one sat is left on the token, and none below the cap
+        assert refused.headers["farebox-client-refusal"].startswith("day_cap")
+        assert refused.json()["creditSats"] == 11
+
+
 def test_farebox_pay_tells_what_is_wrong(booth: TollBooth, capfdbinary: Any) -> None:
     assert pay(booth.base_url) == 2
     assert pay(booth.base_url, "--wallet", booth.wallet_url, "-H", "nonsense") == 2

@@ -20,7 +20,7 @@ from pymacaroons import Macaroon
 from pymacaroons.macaroon import MACAROON_V2
 
 from gateway.client.challenges import BadChallenge, Challenge, NoChallenge, l402_parameters, read_challenge
-from gateway.client.flow import Answered, Enter, Leave, Outcome, Pay, Refuse, Save, Send, Track, call
+from gateway.client.flow import Answered, Enter, Haggle, Leave, Outcome, Pay, Refuse, Save, Send, Track, call
 from gateway.client.invoices import BadInvoice, read_invoice
 from gateway.client.purse import Caps, Payment, PaymentState, Purse, Refusal
 
@@ -321,7 +321,8 @@ def test_caps_are_not_passed_by_one_msat(caps: Caps, code: str) -> None:
     for number in (1, 2):
         talk = Talk(purse)
         if talk.hears(wants(number)) == Enter() and (command := talk.hears(NOW_S)) == Leave():
-            refused = refusal_of(talk.hears())
+            assert talk.hears() == Haggle()
+            refused = refusal_of(talk.hears(False))
             break
         assert command == Save()
         talk.hears()
@@ -330,6 +331,40 @@ def test_caps_are_not_passed_by_one_msat(caps: Caps, code: str) -> None:
         talk.hears()
         talk.hears(answers(200))
     assert refused == code
+
+
+def test_a_challenge_above_the_cap_is_asked_for_once_more_at_what_the_cap_leaves() -> None:
+    talk = Talk(Purse(Caps(per_call_sats=10)))
+    assert (talk.hears(wants(1)), talk.hears(NOW_S), talk.hears()) == (Enter(), Leave(), Haggle())
+    assert talk.hears(True) == Send(None, 10)
+    again = talk.pays(2, paid(2), msat=10_000)
+    assert isinstance(again, Send) and again.deposit_sats == 10
+    assert again.token is not None and again.token.amount_msat == 10_000
+    assert talk.hears(answers(200)) is None
+
+
+def test_a_second_challenge_above_the_cap_is_refused() -> None:
+    talk = Talk(Purse(Caps(per_call_sats=10)))
+    assert (talk.hears(wants(1)), talk.hears(NOW_S), talk.hears()) == (Enter(), Leave(), Haggle())
+    assert talk.hears(True) == Send(None, 10)
+    assert (talk.hears(wants(2, msat=10_001)), talk.hears(NOW_S)) == (Enter(), Leave())
+    assert refusal_of(talk.hears()) == "call_cap"
+
+
+def test_where_a_cap_leaves_nothing_nothing_is_asked_for() -> None:
+    purse = Purse(Caps(1_000, 1_000, 1_000))
+    Talk(purse).pays(1, paid(1))
+    talk = Talk(purse)
+    assert (talk.hears(wants(2)), talk.hears(NOW_S)) == (Enter(), Leave())
+    assert refusal_of(talk.hears()) == "host_cap"
+
+
+def test_the_token_that_was_spent_is_shown_again_with_the_smaller_wish(purse: Purse) -> None:
+    Talk(purse).pays(1, paid(1))
+    purse.caps = Caps(per_call_sats=10)
+    talk = Talk(purse)
+    assert (talk.hears(wants(2)), talk.hears(NOW_S), talk.hears()) == (Enter(), Leave(), Haggle())
+    assert talk.hears(True) == Send(purse.token(ORIGIN), 10)
 
 
 def test_caps_of_a_day_come_back_after_a_day() -> None:

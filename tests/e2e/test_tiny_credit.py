@@ -13,6 +13,8 @@ import pytest
 from e2e.dialects import SPEECHES, STREAM, Speech
 from e2e.stack import Stack, proof, until
 
+from gateway.__main__ import main
+
 HUGE = 1_000_000
 WISH = {"x-sim-output-tokens": "200000"}
 BY_NAME = {speech.name: speech for speech in SPEECHES}
@@ -129,3 +131,11 @@ def test_a_hidden_reasoner_has_its_limit_lowered_also_in_a_stream(stack: Stack) 
     sent = stack.sent(answer.headers["farebox-request-id"])
     assert not sent["cut_off"] and 0 < sent["output_tokens"] < 1_000
     assert 0 < stack.settled(credential)["posted"] <= 5_000
+
+
+def test_farebox_pay_buys_no_more_than_it_may(stack: Stack, capfdbinary: Any) -> None:
+    content = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]})
+    arguments = ["--wallet", stack.parts.wallet_url, "--max-sats", "10", "--yes", "-d", content]
+    assert main(["pay", f"{stack.base_url}/v1/chat/completions", *arguments]) == 0
+    out, err = capfdbinary.readouterr()
+    assert json.loads(out)["usage"]["completion_tokens"] > 0 and b"price: 10 sats" in err
