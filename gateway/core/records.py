@@ -1,4 +1,4 @@
-"""The ledger model's records: an account with its pockets, a hold, a scope's counter.
+"""The ledger model's records: an account with its pockets, a hold, what its claims are counted on.
 
 They are what the scripts keep in the store, as plain Python, and change only in whole movements: into a hold, out of
 it, and from available to posted. Invariant: available + held + posted = credited + debt, and the pockets sum to the
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.holds import Measure, PlaceHold, ScopeClaim
 from gateway.core.money import Rate, Unit
+from gateway.core.quotes import QuoteState
 
 
 @dataclass(slots=True)
@@ -24,7 +25,8 @@ class Pocket:
 
 @dataclass(slots=True)
 class Account:
-    """`pockets` is empty for an account of one pocket. `credits` and `debits` remember every id with its contents."""
+    """`pockets` is empty for an account of one pocket. `credits`, `debits`, `periods` and `credit_limits` remember
+    every id with its contents. `plan` to `period_base` are of the plan's running period, as in `holds.Balance`."""
 
     unit: Unit
     rate: Rate
@@ -40,6 +42,13 @@ class Account:
     credits: dict[str, tuple[int, Unit, str, str]] = field(default_factory=dict)
     debits: dict[str, tuple[int, str, int, int]] = field(default_factory=dict)
     credited_from: dict[str, int] = field(default_factory=dict)
+    plan: str = ""
+    period_id: str = ""
+    period_ends_at_ms: int = 0
+    allowance_granted: int = 0
+    period_base: tuple[int, ...] = ()
+    periods: set[str] = field(default_factory=set)
+    credit_limits: dict[str, int] = field(default_factory=dict)
 
     def reserve(self, split: list[int], amount: int) -> None:
         """Move `amount` from available to held; `split` takes what each pocket gave, in their order."""
@@ -85,10 +94,11 @@ class Account:
 
 @dataclass(slots=True)
 class Counter:
-    """A budget scope in one window."""
+    """A scope in one window. `alerted`: the thresholds of its budget that were told, in per cent."""
 
     used: int = 0
     held: int = 0
+    alerted: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +115,43 @@ class CounterId:
 
 
 @dataclass(slots=True)
+class QuoteRecord:
+    """What the steps read of a quote, and which hold has used it."""
+
+    digest: str
+    expires_at_ms: int
+    state: QuoteState = QuoteState.OPEN
+    approved_max: int = 0
+    lifts: tuple[str, ...] = ()
+    hold_id: str = ""
+
+
+@dataclass(slots=True)
+class UsageSums:
+    """A line of a day's usage; the last three are what of the cost each pocket paid, in their order."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    cost: int = 0
+    paid: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something that a step put into the outbox."""
+
+    kind: str
+    org_id: str
+    data: dict[str, str | int]
+
+
+@dataclass(slots=True)
 class Hold:
-    """A hold, from its placing to the end of its retention. `cost` is what post was asked for, None before. A tombstone
-    is a hold without a `request`."""
+    """A hold, from its placing to the end of its retention. `scopes` are its claims as they limit it now: one that an
+    approval lifted has no budget any more. `cost` is what post was asked for, None before. A tombstone is a hold
+    without a `request`."""
 
     account: str
     worker: str
@@ -116,6 +160,7 @@ class Hold:
     renewed_until_ms: int
     must_end_at_ms: int
     request: PlaceHold | None = None
+    scopes: tuple[ScopeClaim, ...] = ()
     state: str = "open"
     amount: int = 0
     ceiling: int = 0
@@ -124,10 +169,6 @@ class Hold:
     shortfall: int = 0
     cost: int | None = None
     split: list[int] = field(default_factory=list)
-
-    @property
-    def scopes(self) -> tuple[ScopeClaim, ...]:
-        return self.request.scopes if self.request else ()
 
     @property
     def owner(self) -> str:

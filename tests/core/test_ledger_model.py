@@ -40,7 +40,7 @@ steps = st.tuples(
 
 def funded(amount: int = 500, *, terms: LedgerTerms | None = None) -> LedgerModel:
     model = LedgerModel(terms or LedgerTerms(most_shortfalls=0))
-    model.budgets["bu_1"] = Budget("bu_1", 200)
+    model.claims.budgets["bu_1"] = Budget("bu_1", 200)
     for account, unit, rate in ((AGENT, Unit.MSAT, RATE), (PERSON, Unit.NANOUSD, NO_RATE)):
         credits.credit(model, "p0", account, amount, unit=unit, rate=rate, source="lightning", now_ms=0)
     return model
@@ -77,7 +77,7 @@ def take_step(model: LedgerModel, step: tuple[str, str, str, int, int, int], now
         case "debit":
             credits.debit(model, f"d{amount}", account, amount + 1, cause="refund", now_ms=now_ms)
         case _:
-            model.budgets["bu_1"] = Budget("bu_1", 200, "paused" if mask > 5 else "active")
+            model.claims.budgets["bu_1"] = Budget("bu_1", 200, "paused" if mask > 5 else "active")
 
 
 def check_books(model: LedgerModel) -> None:
@@ -98,7 +98,7 @@ def check_books(model: LedgerModel) -> None:
     assert summed(model.journal) == total
     for claim in CLAIMS:
         holds = [hold for hold in model.holds.values() if hold.state == "open" and claim in hold.scopes]
-        counter = model.counters.get(CounterId.of(claim))
+        counter = model.claims.counters.get(CounterId.of(claim))
         held = len(holds) if claim.measure is Measure.USES else sum(hold.amount for hold in holds)
         assert (counter.held if counter else 0) == held
     resolved = Tally(
@@ -149,9 +149,9 @@ def test_a_revoked_token_and_a_frozen_account_place_nothing() -> None:
 def test_a_paused_budget_lends_an_open_hold_nothing_more() -> None:
     model = funded(500)
     model.place(asked("ho_7f1", AGENT, 50, 100, mask=2), worker="w", now_ms=0)
-    model.budgets["bu_1"] = Budget("bu_1", 200, "paused")
+    model.claims.budgets["bu_1"] = Budget("bu_1", 200, "paused")
     assert model.extend_to("ho_7f1", 90, now_ms=1) == Extended(50, 450)
-    model.budgets["bu_1"] = Budget("bu_1", 200)
+    model.claims.budgets["bu_1"] = Budget("bu_1", 200)
     assert model.extend_to("ho_7f1", 90, now_ms=1) == Extended(90, 410)
 
 
@@ -161,7 +161,7 @@ def test_a_late_post_counts_a_shortfall_only_once_and_says_which_counter_is_lost
     model.checkpoint("ho_7f1", 120, now_ms=1)
     assert model.expire("ho_7f1", now_ms=2) == Refused(Refusal.RENEWED, 0, 100)
     assert model.expire("ho_7f1", now_ms=40_000) == Posted("expired", 100, 20, 0)
-    model.counters.clear()
+    model.claims.counters.clear()
     assert model.post("ho_7f1", 130, account=AGENT, now_ms=3) == Posted("expired", 100, 30, 0)
     assert model.accounts[AGENT].shortfalls == 1
     assert model.journal[-1].more == (("shortfall", "30"), ("scope_lost", "1"), ("scope_lost", "2"))
@@ -253,9 +253,9 @@ def test_every_refusal_of_place_has_its_reason() -> None:
     assert reason(agents(scopes=(ScopeClaim("o", "total", Measure.USES, limit=0),))) is Refusal.LIMIT
     assert reason(agents(scopes=(ScopeClaim("o", "total", budget_id="bu_9"),))) is Refusal.NO_BUDGET
     assert reason(agents(scopes=(ScopeClaim("o", "day:1", limit=9, window_ends_at_ms=5),)), 5) is Refusal.STALE_WINDOW
-    model.budgets["bu_1"] = Budget("bu_1", 5, "active")
+    model.claims.budgets["bu_1"] = Budget("bu_1", 5, "active")
     assert reason(agents(scopes=(CLAIMS[1],))) is Refusal.LIMIT
-    model.budgets["bu_1"] = Budget("bu_1", 5, "paused")
+    model.claims.budgets["bu_1"] = Budget("bu_1", 5, "paused")
     assert reason(agents(scopes=(CLAIMS[1],))) is Refusal.PAUSED
     model.place(agents(credit_id="p0", floor=100, first=100, ceiling=101), worker="w", now_ms=0)
     assert reason(agents(ceiling=11)) is Refusal.FOREIGN

@@ -9,8 +9,8 @@
 local now, v = now_ms(), call('HMGET', KEYS[1], 'used', 'held', 'alerted')
 local exceed, org = scope_detail(ARGV[1])
 name_of(org, 'organization')
-limit_of(KEYS[2], -1, now)
-call('XLEN', KEYS[3])
-tell_thresholds({measure = 'm', key = KEYS[1], budget = KEYS[2], outbox = KEYS[3], detail = ARGV[1], limit = -1,
-  used = stored(v[1], 'used'), gone = not v[1], alerted = v[3] or ''}, now)
+local counter = {measure = 'm', key = KEYS[1], budget = KEYS[2], outbox = KEYS[3], detail = ARGV[1], limit = -1,
+  used = stored(v[1], 'used'), gone = not v[1], alerted = v[3] or ''}
+weigh_thresholds(counter, now)
+tell_thresholds(counter, now)
 return call('HGET', KEYS[1], 'alerted') or ''

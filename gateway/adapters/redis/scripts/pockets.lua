@@ -1,12 +1,19 @@
 -- Shared by the steps that set what a pocket of a person's account holds.
 
--- The account with its pockets, made where it does not exist; nil where it is of another kind.
-local function person_account(key)
-  local account = account_of(key)
-  if account then return account.pockets and account.unit == 'nanousd' and account or nil, false end
+local GREATEST_AVAILABLE = 9000000000000000
+
+-- The account with its pockets, made where it does not exist; nil where it is of another kind. Then what the account says of
+-- `field`: an id that was applied is remembered as long as the account.
+local function person_account(key, field)
+  local account, before = account_of(key, field)
+  if account then return account.pockets and account.unit == 'nanousd' and account or nil, false, before end
   account = {unit = 'nanousd', available = 0, held = 0, credited = 0, posted = 0, debt = 0, shortfalls = 0, pockets = {}}
   for i = 1, 3 do account.pockets[i] = {available = 0, held = 0, posted = 0} end
   return account, true
+end
+
+local function too_great(account, more)
+  return account.available + more > GREATEST_AVAILABLE or account.credited + more > EXACT
 end
 
 -- Add `more` (also below zero) to what a pocket has available, as one journal entry.

@@ -36,6 +36,10 @@ else
   hold = {'posted', account_id, 0, -1, cost, 0, 0, 0, 0, account.rate, '', '', now, now, 0, now, now, {}, {}, '', '', cost, cost}
 end
 local payable = math.min(cost, hold[CEILING])
+for _, counter in ipairs(counters) do
+  -- An approval buys one hold: where it has bought another since, nobody has agreed to this one.
+  if counter.quote and counter.quote[1] == 'used' and counter.quote[2] ~= id then payable = hold[POSTED] end
+end
 local extra = math.max(payable - hold[POSTED], 0)
 if extra > 0 then extra = math.min(extra, room_of(account, counters, now)) end
 local paid = {}
@@ -49,6 +53,11 @@ local more = hold[SHORTFALL] > 0 and ' shortfall=' .. digits(hold[SHORTFALL]) or
 for i, counter in ipairs(counters) do
   if counter.gone and (counter.measure == 'm' or counter.measure == 'u') then more = more .. ' scope_lost=' .. i end
   counter.used = counter.used + (counter.measure == 'm' and extra or hold[EARNED] == 0 and 1 or 0)
+  if counter.measure == 'y' then
+    add_usage(counter, hold[EARNED] == 0 and 1 or 0, ARGV[6] or '', extra, paid)
+  else
+    weigh_thresholds(counter, now)
+  end
 end
 
 journal(KEYS[4], kind, now, account_id, id, '-' .. digits(extra) .. ' 0 0 ' .. digits(extra) .. ' 0', more)
@@ -59,7 +68,7 @@ end
 call('SET', KEYS[2], cmsgpack.pack(hold), 'PX', digits(retention))
 for _, counter in ipairs(counters) do
   if counter.measure == 'y' then
-    count_usage(counter, hold[EARNED] == 0 and 1 or 0, ARGV[6] or '', extra, paid)
+    save_usage(counter)
   elseif counter.measure == 'q' then
     if counter.quote[1] == 'approved' then call('HSET', counter.key, 'state', 'used', 'hold', id) end
   elseif counter.measure == 'm' or counter.measure == 'u' then

@@ -19,41 +19,58 @@ local function take(account, paid, extra)
   end
 end
 
--- At what a budget's window has used: tell each threshold once a window, and pause where the budget says so. A posting has no
--- place in the audit log: whoever takes the event up writes the pause down there ("by": "ledger").
-local function tell_thresholds(counter, now)
+-- What a budget's window comes to with what it has used: the thresholds that are due, each once a window, and whether the
+-- budget pauses. It reads all that telling needs, and so belongs before the first write.
+local function weigh_thresholds(counter, now)
   if counter.measure ~= 'm' or not counter.detail or counter.gone then return end
   local exceed, org, alerts = scope_detail(counter.detail)
   local limit, state = counter.limit, 'active'
   if counter.budget ~= '' then limit, state = limit_of(counter.budget, counter.limit, now) end
   if not limit or limit >= EXACT then return end
-  local fired = counter.alerted
+  local fired, due = counter.alerted, nil
   for pct in string.gmatch(alerts, '%d+') do
     if counter.used * 100 >= tonumber(pct) * limit and not find(' ' .. fired .. ' ', ' ' .. pct .. ' ', 1, true) then
       fired = fired .. (fired == '' and '' or ' ') .. pct
-      tell(counter.outbox, 'budget.alert', now, org,
-        format('"pct":%s,', pct) .. told(counter.key, counter.budget, limit, counter.used))
+      due = due or {}
+      due[#due + 1] = pct
     end
   end
-  if fired ~= counter.alerted then call('HSET', counter.key, 'alerted', fired) end
-  if exceed == 'pause' and counter.budget ~= '' and state == 'active' and counter.used >= limit then
+  local pauses = exceed == 'pause' and counter.budget ~= '' and state == 'active' and counter.used >= limit
+  if not due and not pauses then return end
+  call('XLEN', counter.outbox)
+  counter.due, counter.pauses, counter.alerted, counter.org, counter.limit_now = due, pauses, fired, org, limit
+end
+
+-- Tell what was found due, and pause where the budget says so. A posting has no place in the audit log: whoever takes the event up
+-- writes the pause down there ("by": "ledger").
+local function tell_thresholds(counter, now)
+  for _, pct in ipairs(counter.due or {}) do
+    tell(counter.outbox, 'budget.alert', now, counter.org,
+      format('"pct":%s,', pct) .. told(counter.key, counter.budget, counter.limit_now, counter.used))
+  end
+  if counter.due then call('HSET', counter.key, 'alerted', counter.alerted) end
+  if counter.pauses then
     call('HSET', counter.budget, 'state', 'paused')
-    tell(counter.outbox, 'budget.paused', now, org,
-      '"by":"ledger",' .. told(counter.key, counter.budget, limit, counter.used))
+    tell(counter.outbox, 'budget.paused', now, counter.org,
+      '"by":"ledger",' .. told(counter.key, counter.budget, counter.limit_now, counter.used))
   end
 end
 
--- The line of a day's usage: requests, input, cached and output tokens, cost, and what of it each pocket paid.
+-- What becomes of a line of a day's usage: requests, input, cached and output tokens, cost, and what of it each pocket paid.
 local USAGE_LIFE = 34560000000
-local function count_usage(counter, requests, tokens, cost, paid)
+local function add_usage(counter, requests, tokens, cost, paid)
   local n = {}
   for figure in string.gmatch(counter.line or '0 0 0 0 0 0 0 0', '%d+') do n[#n + 1] = tonumber(figure) end
   if #n ~= 8 then fail('corrupt: usage') end
-  local input, cached, output = string.match(tokens, '^(%d+) (%d+) (%d+)$')
-  local adds = {requests, tonumber(input or 0), tonumber(cached or 0), tonumber(output or 0), cost, paid[1] or 0,
-    paid[2] or (#paid == 0 and cost or 0), paid[3] or 0}
+  local input, cached, output = string.match(tokens == '' and '0 0 0' or tokens, '^(%d+) (%d+) (%d+)$')
+  local adds = {requests, int(input, 'input tokens'), int(cached, 'cached tokens'), int(output, 'output tokens'), cost,
+    paid[1] or 0, paid[2] or (#paid == 0 and cost or 0), paid[3] or 0}
   for i = 1, 8 do n[i] = digits(n[i] + adds[i]) end
-  call('HSET', counter.key, counter.detail, table.concat(n, ' '))
+  counter.line_after = table.concat(n, ' ')
+end
+
+local function save_usage(counter)
+  call('HSET', counter.key, counter.detail, counter.line_after)
   if not counter.line then call('PEXPIRE', counter.key, digits(USAGE_LIFE)) end
 end
 
@@ -85,6 +102,11 @@ local function settle(id, hold, account, counters, now, state, cost, outcome, re
     local one = counter.measure == 'u' or counter.measure == 'o'
     counter.held = math.max(counter.held - (one and 1 or amount), 0)
     counter.used = counter.used + (one and uses or posted)
+    if uses > 0 and counter.measure == 'y' then
+      add_usage(counter, 1, tokens or '', posted, hold[SPLIT])
+    elseif uses > 0 then
+      weigh_thresholds(counter, now)
+    end
   end
 
   journal(KEYS[4], state, now, hold[ACCOUNT], id,
@@ -96,7 +118,7 @@ local function settle(id, hold, account, counters, now, state, cost, outcome, re
   call('ZREM', KEYS[3], id)
   for _, counter in ipairs(counters) do
     if counter.measure == 'y' then
-      if uses > 0 then count_usage(counter, 1, tokens or '', posted, hold[SPLIT]) end
+      if counter.line_after then save_usage(counter) end
     elseif counter.measure == 'q' then
       -- Nothing was had for the approval: it is open again.
       if uses == 0 and counter.quote[2] == id then call('HSET', counter.key, 'state', 'approved', 'hold', '') end

@@ -23,7 +23,8 @@ save_account(KEYS[1], account)
 call('SET', KEYS[2], cmsgpack.pack(hold))
 for _, counter in ipairs(counters) do
   if holds_money(counter) then
-    counter.held = counter.held - less
+    -- Others may have made anew what was lost: no more is taken out than is in it.
+    counter.held = math.max(counter.held - less, 0)
     save_counter(counter)
   end
 end
