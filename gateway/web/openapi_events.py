@@ -136,7 +136,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         method="GET", path="/api/requests/{id}/events", name="watch_request", ids={"id": REQUEST_ID}, who=Who.APP,
         summary="What a running request tells", media="text/event-stream", answer=_STREAM, answers=_UPGRADED,
-        query=_EVENTS_QUERY, parameters=("LastEventId",),
+        query=_EVENTS_QUERY, parameters=("LastEventId",), refused=(429,),
     ),
     Endpoint(
         method="POST", path="/api/requests/{id}/overage", name="answer_overage", ids={"id": REQUEST_ID}, who=Who.APP,

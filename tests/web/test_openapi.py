@@ -15,6 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from gateway.core.routing import Match
 from gateway.web.openapi import ENDPOINTS, openapi_document
+from gateway.web.openapi_endpoints import Who
 from gateway.web.openapi_schemas import Schema
 
 of_module = pytest.mark.asyncio(loop_scope="module")
@@ -147,6 +148,19 @@ async def test_each_name_of_a_deposit_is_served(site: Site, header: str) -> None
         assert (answer.status_code, answer.json()["creditSats"]) == (402, 77)
         operation = site.described.document["paths"][path]["get"]
         assert header in [each["name"] for each in site.described.parameters(path, operation)]
+
+
+@of_module
+async def test_a_list_is_paged_where_it_is_described_so(site: Site) -> None:
+    for endpoint in ENDPOINTS:
+        if endpoint.method != "GET" or "{" in endpoint.path or endpoint.who not in (Who.APP, Who.OPERATOR):
+            continue
+        operation = site.described.document["paths"][endpoint.path]["get"]
+        named = {each["name"] for each in site.described.parameters(endpoint.path, operation)}
+        key = site.operator_key if endpoint.who is Who.OPERATOR else site.app_key
+        answer = await site.ask("GET", f"{endpoint.path}?limit=0", key=key)
+        refused = answer.status_code == 422 and answer.json()["param"] == "limit"
+        assert ("limit" in named) is refused is ("after" in named), endpoint.path
 
 
 def test_the_relay_describes_who_may_be_named_and_what_comes_back(site: Site) -> None:

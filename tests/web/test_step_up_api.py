@@ -520,3 +520,10 @@ async def test_approving_again_says_the_same_and_more_than_the_quote_buys_nothin
     assert ((await run(parts, quote_id, tokens=EXPLICIT)).ceiling or 0) <= 6 * USD
     with pytest.raises((Conflict, Forbidden)):
         await run(parts, quote_id, tokens=EXPLICIT)
+
+
+async def test_a_proof_of_the_wrong_kind_is_refused_also_where_none_is_needed(parts: Parts) -> None:
+    quote_id = await quoted(parts, tokens=EXPLICIT)
+    await approve(parts, quote_id)
+    for name, value in (("password", True), ("otp", ["1"]), ("passkey", "x")):
+        assert await refused(parts, quote_id, **{name: value}) == (422, "invalid_request", name)

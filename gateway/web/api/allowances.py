@@ -11,13 +11,14 @@ from starlette.routing import Route
 from gateway.core.directory import PERSON_ID_CHARACTERS, SESSION_ID_CHARACTERS, Allowance, Permission
 from gateway.core.errors import Forbidden, InvalidRequest
 from gateway.core.money_input import parse_instant, parse_money
+from gateway.core.proofs import METHODS
 from gateway.flows.allowing import Allowing
 from gateway.web.api.budgets import asked_person
+from gateway.web.api.proofs import proof_of
 from gateway.web.api_bodies import given, json_answer, number_of, page, text_of, texts_of
 from gateway.web.principal import Api
 
-PROOFS = ("password", "otp", "passkey")
-_MEMBERS = ("user", "session", "routes", "models", "cap", "per_call_cap", "expires_at", "count", *PROOFS)
+_MEMBERS = ("user", "session", "routes", "models", "cap", "per_call_cap", "expires_at", "count", *METHODS)
 
 
 def allowance_routes(api: Api, allowing: Allowing) -> list[Route]:
@@ -56,7 +57,7 @@ def allowance_routes(api: Api, allowing: Allowing) -> list[Route]:
                 count=number_of(body, "count", least=1, most=10**9) if given(body, "count") else 0,
                 expires_at_ms=expires,
             )
-            return await allowing.make(principal, wanted, {name: body[name] for name in PROOFS if name in body})
+            return await allowing.make(principal, wanted, proof_of(body))
 
         return await api.changed(request, principal, act, allowed=_MEMBERS, required=("cap",), status=201)
 

@@ -11,9 +11,10 @@ from starlette.routing import Route
 
 from gateway.core.directory import Permission, Principal
 from gateway.core.money_input import parse_money
+from gateway.core.proofs import METHODS
 from gateway.core.quotes import Quote, QuoteState
 from gateway.flows.quoting import Quoting, bound_to, quote_members
-from gateway.web.api.allowances import PROOFS
+from gateway.web.api.proofs import proof_of
 from gateway.web.api_bodies import json_answer, page, paged
 from gateway.web.principal import Api
 
@@ -54,12 +55,11 @@ def quote_routes(api: Api, quoting: Quoting, waiting: Waiting, passkey_options: 
 
         async def act(body: dict[str, Any]) -> Any:
             most = parse_money(body["approved_max"], "approved_max") if body.get("approved_max") is not None else None
-            proof = {name: body[name] for name in PROOFS if body.get(name) is not None}
-            quote = await quoting.approve(principal, request.path_params["id"], most, proof)
+            quote = await quoting.approve(principal, request.path_params["id"], most, proof_of(body))
             enough = quote.state is not QuoteState.OPEN
             return {**quote_members(quote), "status": "approved" if enough else "needs_second_person"}
 
-        return await api.changed(request, principal, act, allowed=("approved_max", *PROOFS))
+        return await api.changed(request, principal, act, allowed=("approved_max", *METHODS))
 
     async def refuse(request: Request) -> Response:
         principal = await api.principal(request, Permission.APPROVE)
