@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.adapters.absent_node import AbsentNode
@@ -66,8 +66,11 @@ async def open_agents(
     await rates.start()
     stack.push_async_callback(rates.close)
 
+    has_node = bool(config.lightning.lnd.address)
+
     def challenge_policy() -> ChallengePolicy:
-        return policies().challenge
+        policy = policies().challenge
+        return policy if has_node else replace(policy, payment_methods=())
 
     def credited(amount_msat: int) -> None:
         metrics.payments.add(("lightning",))
@@ -91,12 +94,11 @@ async def open_agents(
         book=RedisRefunds(store.link, retention_ms=policies().challenge.retention_s * 1_000),
         system=system,
     )
-    has_node = bool(config.lightning.lnd.address)
     if has_node:
         background.run("settled invoices", crediting.credit_settled)
         background.run("unfinished refunds", refunder.see_through)
     desk = AgentDesk(
-        challenger=challenger if has_node else None,
+        challenger=challenger,
         verifier=verifier,
         crediting=crediting,
         ledger=store.ledger,

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from gateway.core.call import Call
 from gateway.core.credentials import Credential, L402Credential
-from gateway.core.errors import Forbidden, PaymentRequired, Problem, Unavailable
+from gateway.core.errors import Forbidden, Problem, Unavailable
 from gateway.core.estimates import estimate, estimate_members
 from gateway.core.facts import RequestFacts
 from gateway.core.holds import Placed, PlaceHold, Refusal, Refused
@@ -47,12 +47,12 @@ class Request(Protocol):
 
 
 class AgentDesk:
-    """Identifies agents and places their holds. `lightning` None: agents cannot pay here."""
+    """Identifies agents and places their holds."""
 
     def __init__(
         self,
         *,
-        challenger: Challenger | None,
+        challenger: Challenger,
         verifier: Verifier,
         crediting: Crediting,
         ledger: Ledger,
@@ -132,8 +132,6 @@ class AgentDesk:
         price: int | None = None,
         members: dict[str, object] | None = None,
     ) -> Problem:
-        if self._challenger is None:
-            return PaymentRequired(reason, members={"payment_methods": [], **(members or {})})
         challenge = await self._challenger.challenge(
             call.address, asked_sats=deposit, needed_msat=needed_msat, top_up_of=top_up_of
         )

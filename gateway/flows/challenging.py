@@ -34,6 +34,7 @@ from gateway.core.money import MSAT_PER_SAT, Rate
 from gateway.flows.together import Together
 from gateway.ports import ChallengeBook, LightningNode, Rates, System, TokenMint
 
+NOTHING_SOLD = "no credit is sold here: this gateway has no Lightning node; ask with a key of an account"
 _CROWDED = {
     Crowd.ADDRESS: "This address has too many unpaid invoices; pay one or let them expire.",
     Crowd.RATE: "Too many invoices were asked for from this network.",
@@ -87,9 +88,12 @@ class Challenger:
         """A challenge to `address` (as the trusted hop sees it). `top_up_of`: the token id of a valid but spent,
         unattenuated credential; None for a new token.
 
-        Errors: RateLimited (a flood limit), Unavailable (rate_unavailable, lightning_unavailable, store_unavailable).
+        Errors: RateLimited (a flood limit), Unavailable (rate_unavailable, lightning_unavailable, store_unavailable),
+        PaymentRequired without an invoice (no credit is sold here).
         """
         policy = self._policy()
+        if not policy.payment_methods:
+            raise PaymentRequired(NOTHING_SOLD, members={"payment_methods": []})
         sats = deposit_sats(policy, asked=asked_sats, needed_msat=needed_msat)
         service = service or policy.service
         if top_up_of is not None:

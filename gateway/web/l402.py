@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from starlette.requests import Request
@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.core.challenges import ChallengePolicy, asked_deposit
-from gateway.core.credentials import AppKey, L402Credential, Malformed, NoCredential, parse_credential
+from gateway.core.credentials import AppKey, IdentityToken, L402Credential, Malformed, NoCredential, parse_credential
 from gateway.core.errors import Forbidden, InvalidRequest, MethodNotAllowed, NotFound, PaymentRequired
 from gateway.core.headers import content_type_of
 from gateway.core.refunds import RefundState, refund_members
@@ -29,6 +29,7 @@ from gateway.flows.refunding import Refunder
 from gateway.flows.verifying import Forbids, NeedsChallenge, VerifiedPayer, Verifier
 from gateway.ports import IdempotencyRecords, Ledger, System
 from gateway.web.addresses import Addresses
+from gateway.web.api_bodies import read_json
 from gateway.web.bodies import read_body
 from gateway.web.idempotency import once
 from gateway.web.site_trace import trace_of
@@ -131,7 +132,7 @@ async def _payer(desk: L402Desk, request: Request) -> VerifiedPayer:
     """Whose credit it is. Errors: PaymentRequired with a challenge, Forbidden, AmbiguousCredential."""
     credential = parse_credential(request.scope["headers"], request.scope["query_string"], desk.verifier.proved)
     match credential:
-        case NoCredential():
+        case NoCredential() | IdentityToken():
             raise await _challenge(desk, request, NeedsChallenge("an L402 credential is needed here"))
         case Malformed(reason):
             raise await _challenge(desk, request, NeedsChallenge(reason))
@@ -147,6 +148,8 @@ async def _payer(desk: L402Desk, request: Request) -> VerifiedPayer:
                 names=("l402",),
             )
             outcome = desk.verifier.owner(credential, context)
+        case _:
+            assert_never(credential)
     if isinstance(outcome, Forbids):
         raise Forbidden(f"A caveat of the token forbids this: {outcome.reason}.")
     if isinstance(outcome, NeedsChallenge):
@@ -174,10 +177,7 @@ async def _challenge(desk: L402Desk, request: Request, needs: NeedsChallenge) ->
 
 
 def _payment_request(body: bytes) -> str:
-    try:
-        members = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        members = None
+    members = read_json(body)
     if not isinstance(members, dict):
         raise InvalidRequest("The body is a JSON object with `payment_request`.", param="body")
     for name in members:
@@ -190,7 +190,7 @@ def _payment_request(body: bytes) -> str:
 
 
 def _description(policy: ChallengePolicy) -> dict[str, Any]:
-    """What a client can know before its first request."""
+    """What a client can know before its first request. Where `payment_methods` is empty, no credit is sold."""
     return {
         "version": "0",
         "schemes": ["L402", "LSAT"],
