@@ -96,6 +96,7 @@ async def test_a_balance_shows_what_was_bought_and_what_is_left(agent: Agent) ->
         {},
         {"authorization": "Bearer sk-something"},
         {"authorization": "L402 rubbish"},
+        {"authorization": "Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"},  # a person's, not a payer's
         {"authorization": f"L402 {b64encode(b'rubbish').decode()}:{'00' * 32}"},
     ],
 )
@@ -129,6 +130,15 @@ async def test_a_caveat_that_forbids_is_403_without_a_challenge(agent: Agent) ->
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
         assert "www-authenticate" not in answer.headers
     assert (await agent.http.get("/l402/balance", headers=agent.narrowed(method="GET"))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 16_000, b'{"payment_request":' * 800, b"\xff", b"", b"null", b'{"payment_request":7}']
+)
+async def test_a_body_that_is_none_is_refused_and_refunds_nothing(agent: Agent, body: bytes) -> None:
+    answer = await agent.http.post("/l402/refund", content=body, headers=agent.proof)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert (await agent.http.get("/l402/balance", headers=agent.proof)).json()["held_msat"] == 0
 
 
 async def test_an_attenuated_credential_neither_refunds_nor_revokes(agent: Agent) -> None:
