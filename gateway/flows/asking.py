@@ -106,8 +106,8 @@ class Asker:
         return terms.bound(self._desk.policy().ask_margin_tokens) - terms.bound(0)
 
     def keep_alive(self, now: float) -> bytes:
-        """A comment line, every few seconds; nothing in dialects that have no comments. One line: who takes our lines out
-        has the upstream's bytes."""
+        """A comment line, every few seconds; nothing in dialects that have no comments. One line: who takes our lines
+        out has the upstream's bytes."""
         if not self._bears_comments or now - self._kept_alive_at < KEEP_ALIVE_S:
             return b""
         self._kept_alive_at = now
