@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from l402_parts import Clock
 from gateway.adapters.redis.link import RedisLink
 from gateway.adapters.redis.outbox import RedisOutbox
 from gateway.core.directory import AuditEntry, Event
+from gateway.core.errors import Unavailable
 from gateway.core.webhooks import Delivery, DeliveryPolicy, Hook
 from gateway.flows.delivering import Deliverer
 
@@ -35,7 +37,9 @@ class Receivers:
     slow: dict[str, asyncio.Event] = field(default_factory=dict)
     dies: bool = False  # the worker, after the receiver has taken it
 
-    async def send(self, url: str, *, event_id: str, body: bytes, signing: list[str]) -> tuple[int, str]:
+    async def send(
+        self, url: str, *, event_id: str, body: bytes, signing: list[str], media_type: str
+    ) -> tuple[int, str]:
         self.tried.append((url, event_id))
         if url in self.slow:
             await self.slow[url].wait()
@@ -68,10 +72,10 @@ class Post:
     def __post_init__(self) -> None:
         self.new_worker()
 
-    def new_worker(self) -> None:
+    def new_worker(self, **more: Any) -> None:
         self.deliverer = Deliverer(
             outbox=self.outbox, sender=self.receivers, vault=OpenVault(), system=self.clock, counted=self.counts.append,
-            policy=POLICY,
+            policy=POLICY, **more,
         )  # fmt: skip
 
     async def set_hook(self, *org_ids: str) -> None:
@@ -327,3 +331,22 @@ async def test_one_organization_that_cannot_be_told_does_not_end_the_others(post
     await post.happens(UP, 3)
     await post.turn()
     assert post.receivers.taken(UP) == [2, 3] and await post.outbox.waiting_of(DOWN) == 1
+
+
+async def test_what_no_witness_has_written_down_is_not_told(post: Post) -> None:
+    seen: list[str] = []
+    away = [True]
+
+    async def witness(event: Event) -> None:
+        if away[0]:
+            raise Unavailable("the store is away")
+        seen.append(event.kind)
+
+    post.new_worker(witness=witness)
+    await post.happens(UP, 1)
+    with pytest.raises(Unavailable):
+        await post.turn()
+    assert post.receivers.taken(UP) == []
+    away[0] = False
+    await post.turn()
+    assert (post.receivers.taken(UP), seen) == ([1], ["webhook.test"])
