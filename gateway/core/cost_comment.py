@@ -20,13 +20,13 @@ def sse_comment(
     *,
     request_id: str,
     cost: Mapping[str, Any],
-    balance: Mapping[str, Any],
+    balance: Mapping[str, Any] | None,
     usage: Mapping[str, Any],
     final: bool,
     cut: str | None,
 ) -> bytes:
-    """The comment line. `cost` and `balance` are money objects; `final` is False where the posting is not
-    acknowledged yet."""
+    """The comment line. `cost` and `balance` are money objects (None: it is not theirs to see); `final` is False where
+    the posting is not acknowledged yet."""
     members = {
         "request_id": request_id,
         "cost": cost,

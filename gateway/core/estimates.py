@@ -13,6 +13,7 @@ from gateway.core.money import Unit, money_object, usd_string
 from gateway.core.quotes import Estimate, Quote
 from gateway.core.request_record import rfc3339
 from gateway.core.terms import HoldPolicy, Terms, ceiling_tokens
+from gateway.core.usage import Usage
 
 # English text has about four bytes a token, and no vocabulary needs fewer than one token for eight; the bound counts
 # one token a byte.
@@ -28,7 +29,8 @@ def estimate(terms: Terms, holding: HoldPolicy, policy: ApprovalPolicy, most: in
     output = min(ceiling_tokens(facts, holding), holding.unstreamed_ceiling_tokens)
     fewest = terms.with_input(counted if counted is not None else seen // _MOST_BYTES_A_TOKEN)
     likely = terms.with_input(counted if counted is not None else seen // _BYTES_A_TOKEN)
-    least = min(fewest.bound(0), most)
+    # What else the bound stands for (pictures, seconds, fees) may come to nothing.
+    least = min(fewest.amount(Usage(input_tokens=fewest.facts.input_bound_tokens)), most)
     expected = min(max(likely.bound(output * policy.expected_output_ppm // 1_000_000), least), most)
     return Estimate(least, expected, most, policy.prior_confidence)
 

@@ -264,7 +264,7 @@ class AccountDesk:
         work.ceiling = ceiling
         work.quote = quote_header(quote_id, of)
         work.caller = caller
-        work.asks = attempt.standing.asks
+        work.asks, work.shows_balance = attempt.standing.asks, caller.sees_balance
         work.told_above = None if chosen.rule == "quote" else self._policies().approvals.notify_above
         return work
 

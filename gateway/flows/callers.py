@@ -31,6 +31,12 @@ class Caller(Struct):
     said: PersonHeaders
     person_id: str = ""
     person: PersonView | None = None
+    by_token: bool = False  # a person's own token names them: what is the organization's is not told
+
+    @property
+    def sees_balance(self) -> bool:
+        """Whether what is left is theirs to see."""
+        return not self.by_token or self.account != account_of_org(self.key.org_id)
 
     @property
     def account(self) -> str:
@@ -101,7 +107,7 @@ class Callers:
                 raise InvalidRequest("it names another person than the identity token", param="farebox-user")
             person_id = named.person_id
         call.belong_to(org.org.partition)
-        return Caller(text, key, org, said, person_id)
+        return Caller(text, key, org, said, person_id, by_token=named is not None)
 
     def admit(self, call: Call, caller: Caller, match: Match, model: str) -> None:
         """Whether the key is for this request. Errors: Forbidden."""

@@ -18,7 +18,7 @@ from gateway.core.call import Call
 from gateway.core.cost_comment import place_comment, sse_comment
 from gateway.core.credentials import Credential
 from gateway.core.errors import UpstreamFailed
-from gateway.core.headers import header_value, headers_down, speaks
+from gateway.core.headers import Headers, header_value, headers_down, speaks
 from gateway.core.money import money_header, money_object
 from gateway.core.operations import Dialect, Operation
 from gateway.core.routing import Match
@@ -164,12 +164,11 @@ class Relay:
         )
         self._price_as_served(admitted, work, model)
         await self._settler.post(work, usage, basis)
-        headers = headers_down(answer.headers, call.request_id.encode())
+        headers = _headers(call, answer, work)
         if work.acknowledged:
             headers.append((b"farebox-cost", money_header(work.cost, work.unit)))
-            headers.append((b"farebox-balance", money_header(work.available, work.unit)))
-        if work.quote:
-            headers.append((b"farebox-quote", work.quote))
+            if work.shows_balance:
+                headers.append((b"farebox-balance", money_header(work.available, work.unit)))
         trace.status = answer.status
         await outlet.respond(answer.status, headers, body)
 
@@ -178,7 +177,8 @@ class Relay:
     ) -> None:
         """Pass on what is too large or no text; its usage is in its last bytes, or in the request."""
         tail = UsageTail()
-        ended = await self._pump(call, admitted, answer, outlet, trace, tail.feed)
+        headers = _headers(call, answer, work)
+        ended = await self._pump(admitted, answer, headers, outlet, trace, tail.feed)
         usage, basis, _ = await self._counting.of_answer(
             admitted,
             call.body,
@@ -204,15 +204,15 @@ class Relay:
         body = await answer.read_up_to(self._settings.whole_answer_most_bytes)
         if body is not None:
             trace.status = answer.status
-            await outlet.respond(answer.status, headers_down(answer.headers, call.request_id.encode()), body)
-        elif await self._pump(call, admitted, answer, outlet, trace, None) and not outlet.gone:
+            await outlet.respond(answer.status, _headers(call, answer, None), body)
+        elif await self._pump(admitted, answer, _headers(call, answer, None), outlet, trace, None) and not outlet.gone:
             await outlet.finish()
 
     async def _pump(
         self,
-        call: Call,
         admitted: Admitted,
         answer: Answer,
+        headers: Headers,
         outlet: Outlet,
         trace: Trace,
         also: Callable[[bytes], None] | None,
@@ -222,7 +222,7 @@ class Relay:
         ended = await pass_through(
             answer,
             outlet,
-            headers_down(answer.headers, call.request_id.encode()),
+            headers,
             also=also,
             drains=also is not None and admitted.match.operation is not Operation.RAW,
             stalled_reader_s=self._settings.stalled_reader_s,
@@ -271,11 +271,7 @@ class Relay:
     ) -> None:
         trace.status = answer.status
         trace.first_byte_s = self._loop.time() - call.started_s
-        headers = [
-            pair for pair in headers_down(answer.headers, call.request_id.encode()) if pair[0] != b"content-length"
-        ]
-        if work.quote:
-            headers.append((b"farebox-quote", work.quote))
+        headers = [pair for pair in _headers(call, answer, work) if pair[0] != b"content-length"]
         await outlet.begin(answer.status, headers, on_gone=stream.client_gone, on_drained=stream.drained)
         name = admitted.match.upstream_name
         self._streams.add(stream, self._settings.read_timeout_s[name])
@@ -310,7 +306,7 @@ class Relay:
             comment = sse_comment(
                 request_id=call.request_id,
                 cost=money_object(work.cost, work.unit),
-                balance=money_object(work.available, work.unit),
+                balance=money_object(work.available, work.unit) if work.shows_balance else None,
                 usage=work.usage.as_members(),
                 final=work.acknowledged,
                 cut=work.cut,
@@ -331,3 +327,11 @@ class Relay:
                 work.most = work.granted
             work.terms = terms
             work.model = served
+
+
+def _headers(call: Call, answer: Answer, work: Work | None) -> Headers:
+    """What goes down before any body: the upstream's, and ours that stand before the work is done."""
+    headers = headers_down(answer.headers, call.request_id.encode())
+    if work is not None and work.quote:
+        headers.append((b"farebox-quote", work.quote))
+    return headers

@@ -46,6 +46,7 @@ class Work(Struct):
     ceiling: int | None = None  # of an account's request: what was agreed to
     quote: bytes = b""  # `Farebox-Quote` of an account's request
     caller: Caller | None = None
+    shows_balance: bool = True
     asks: tuple[str, ...] = ()  # budgets of the hold that ask at their limit
     told_above: int | None = None  # nobody was asked: a charge above it is told
 

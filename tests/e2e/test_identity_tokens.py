@@ -139,8 +139,13 @@ def test_a_persons_token_is_not_the_app(served: Served, method: str, path: str, 
 
 
 def test_a_person_does_not_see_what_the_organization_has(served: Served) -> None:
-    account = served.ask("GET", "/api/account").json()
-    assert "90" not in json.dumps(account["available"]) or account["available"] is None
+    whole = served.ask("POST", CHAT, json=body(max_tokens=5))
+    assert "farebox-cost" in whole.headers and "farebox-balance" not in whole.headers
+    stream = served.ask("POST", CHAT, json=body(max_tokens=5, stream=True)).text
+    (line,) = [line for line in stream.splitlines() if line.startswith(": farebox ")]
+    told = json.loads(line.removeprefix(": farebox "))
+    assert told["balance"] is None and told["cost"]["currency"] == "USD"
+    assert "farebox-balance" in served.stack.http.post(CHAT, json=body(), headers=served.org.headers("alice")).headers
 
 
 def test_a_person_approves_their_own_request_by_their_own_token(served: Served) -> None:

@@ -107,5 +107,14 @@ def test_usage_is_exact_by_day_model_and_person(org: Org) -> None:
     assert row["output_tokens"] > 0 and row["input_tokens"] > 0
 
 
+def test_what_is_passed_on_unread_is_quoted_too(org: Org) -> None:
+    speech = {"model": "tts-1", "voice": "alloy", "input": "Halt! Who goes there?"}
+    answer = org.stack.http.post("/v1/audio/speech", json=speech, headers=org.headers("alice"))
+    assert answer.status_code == 200 and answer.headers["farebox-quote"].startswith('id="q_')
+    least = Decimal(answer.headers["farebox-quote"].split('min="')[1].split('"')[0])
+    record = org.must("GET", f"/api/requests/{answer.headers['farebox-request-id']}", user="alice")
+    assert least <= Decimal(record["cost"]["amount"])
+
+
 def _cost(answer: httpx.Response) -> str:
     return answer.headers["farebox-cost"].split('"')[1]
