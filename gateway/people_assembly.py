@@ -22,6 +22,7 @@ from gateway.adapters.redis.person_secrets import RedisPersonSecrets
 from gateway.adapters.redis.questions import RedisQuestions
 from gateway.adapters.redis.quotes import RedisQuotes
 from gateway.adapters.redis.usage import RedisUsage
+from gateway.adapters.redis.usage_feed import RedisUsageFeed
 from gateway.adapters.system import Machine
 from gateway.adapters.vault import Vault
 from gateway.adapters.webhooks import WebhookSender, make_secret
@@ -49,6 +50,7 @@ from gateway.flows.peopling import Peopling
 from gateway.flows.quoting import Quoting
 from gateway.flows.step_up import StepUp
 from gateway.flows.sweeping import Sweep, log_report, run_sweeps
+from gateway.flows.usage_feeding import UsageFeeder
 from gateway.flows.using import Using
 from gateway.policies import Policies
 from gateway.ports import IdempotencyRecords
@@ -90,6 +92,7 @@ class People:
     balances: Balances
     alerts: RedisBudgetAlerts
     outbox: RedisOutbox
+    usage_feed: RedisUsageFeed
     sender: WebhookSender
     vault: Vault
     audit: RedisAudit
@@ -185,6 +188,7 @@ def open_people(
         step_up=step_up,
         alerts=alerts,
         outbox=RedisOutbox(store.link),
+        usage_feed=RedisUsageFeed(store.link, store.ledger, records),
         sender=WebhookSender(
             allow_private=config.webhooks.allow_private_addresses, timeout_s=config.webhooks.timeout_s
         ),
@@ -255,6 +259,7 @@ def run_people(
     if people.identity is not None:
         stack.push_async_callback(people.identity.close)
     stack.push_async_callback(deliverer.close)
+    store.upkeep.drainer.before_trim = UsageFeeder(feed=people.usage_feed, books=store.ledger).once
     forecaster = Forecaster(store=people.store, alerts=people.alerts, system=system)
     sweeps = [
         Sweep("webhooks", WEBHOOKS_EVERY_S, deliverer.once, Lease(store.link, "sweep:webhooks", store.worker)),
@@ -272,7 +277,9 @@ def _webhooks(people: People) -> Webhooks:
     def seal(secret: str, org_id: str) -> str:
         return people.vault.seal(secret.encode(), of=f"{org_id}|hook").decode()
 
-    return Webhooks(outbox=people.outbox, make_secret=make_secret, seal=seal, check=people.sender.check)
+    return Webhooks(
+        outbox=people.outbox, feed=people.usage_feed, make_secret=make_secret, seal=seal, check=people.sender.check
+    )
 
 
 def people_routes(

@@ -19,6 +19,9 @@ EVENTS = (
     "quote.answered", "overage.needed", "overage.answered", "webhook.test",
 )  # fmt: skip
 
+# Each charge, batched: only for who asks for it by `usage`.
+USAGE = "usage.posted"
+
 
 @dataclass(frozen=True, slots=True)
 class DeliveryPolicy:
@@ -50,10 +53,11 @@ class Hook(Struct, frozen=True):
     events: tuple[str, ...] = ()  # empty: all
     previous_secret: str = ""
     previous_until_ms: int = 0
+    usage: bool = False  # each charge, as a CloudEvent
 
     def wants(self, kind: str) -> bool:
         """Whether it is to be told events of this kind."""
-        return not self.events or kind in self.events
+        return self.usage if kind == USAGE else not self.events or kind in self.events
 
 
 class Delivery(Struct, frozen=True):
@@ -73,6 +77,7 @@ def hook_members(hook: Hook, delivery: Delivery, waiting: int) -> dict[str, Any]
     return {
         "url": hook.url,
         "events": list(hook.events),
+        "usage": hook.usage,
         "state": "disabled" if delivery.gone else "failing" if delivery.failing_since_ms else "active",
         "last_delivery": rfc3339(delivery.last_at_ms) if delivery.last_at_ms else None,
         "failing_since": rfc3339(delivery.failing_since_ms) if delivery.failing_since_ms else None,

@@ -18,7 +18,7 @@ from gateway.core.directory import Event
 from gateway.core.errors import Unavailable
 from gateway.core.holds import PARTITIONS
 from gateway.core.request_record import rfc3339
-from gateway.core.webhooks import Delivery, DeliveryPolicy, Hook
+from gateway.core.webhooks import USAGE, Delivery, DeliveryPolicy, Hook
 from gateway.ports import System
 
 GONE = 410
@@ -46,7 +46,9 @@ class Outbox(Protocol):
 class Sender(Protocol):
     """Sends one webhook."""
 
-    async def send(self, url: str, *, event_id: str, body: bytes, signing: list[str]) -> tuple[int, str]: ...
+    async def send(
+        self, url: str, *, event_id: str, body: bytes, signing: list[str], media_type: str
+    ) -> tuple[int, str]: ...
 
 
 class Opening(Protocol):
@@ -154,8 +156,9 @@ class Deliverer:
         if self._now_ms() < delivery.next_at_ms:
             await self._outbox.put_delivery(hook.org_id, delivery)
             return False
+        body, media_type = webhook_body(event)
         status, error = await self._sender.send(
-            hook.url, event_id=event.event_id, body=webhook_body(event), signing=self._secrets(hook)
+            hook.url, event_id=event.event_id, body=body, signing=self._secrets(hook), media_type=media_type
         )
         if 200 <= status < 300:
             await self._outbox.put_delivery(hook.org_id, Delivery(last_at_ms=self._now_ms()))
@@ -195,6 +198,10 @@ class Deliverer:
         return int(self._system.now_s() * 1_000)
 
 
-def webhook_body(event: Event) -> bytes:
-    """What is sent: type, timestamp, data."""
-    return msgspec.json.encode({"type": event.kind, "timestamp": rfc3339(event.at_ms), "data": msgspec.Raw(event.data)})
+def webhook_body(event: Event) -> tuple[bytes, str]:
+    """What is sent, and its media type: type, timestamp and data; charges as a batch of CloudEvents."""
+    if event.kind == USAGE:
+        events = msgspec.json.decode(event.data, type=dict[str, msgspec.Raw])["events"]
+        return bytes(events), "application/cloudevents-batch+json"
+    members = {"type": event.kind, "timestamp": rfc3339(event.at_ms), "data": msgspec.Raw(event.data)}
+    return msgspec.json.encode(members), "application/json"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from gateway.core.questions import ACTIONS
 from gateway.core.usage import Basis
 from gateway.core.webhooks import EVENTS
+from gateway.web.api.events import EVENT_ID
 from gateway.web.openapi_endpoints import Endpoint, Who
 from gateway.web.openapi_limits import PROOF_MEMBERS
 from gateway.web.openapi_schemas import (
     COUNT,
+    FLAG,
     INSTANT,
     OBJECT,
     REQUEST_ID,
@@ -36,6 +38,7 @@ _EVENT_ID: Schema = {"type": "string", "pattern": "^evt_"}
 _HOOK: dict[str, Schema] = {
     "url": TEXT,
     "events": described(items(TEXT), "an empty list is all"),
+    "usage": described(FLAG, "each charge as a CloudEvent, in batches"),
     "state": words("active", "failing", "disabled"),
     "last_delivery": nullable(INSTANT),
     "failing_since": nullable(INSTANT),
@@ -88,7 +91,7 @@ _OVERAGE = asked(
     },
     action=words(*ACTIONS),
 )
-_EVENTS_QUERY = {"last_event_id": {"type": "string", "pattern": "^([0-9]{1,20}-[0-9]{1,20})?$"}}
+_EVENTS_QUERY = {"last_event_id": {"type": "string", "pattern": f"^({EVENT_ID.pattern})?$"}}
 _STREAM = described(TEXT, "events `state`, `overage_approval_needed`, `overage_answered`, until the request has ended")
 _UPGRADED: dict[str, Schema] = {
     "101": {"description": 'as a WebSocket: frames {"event", "id", "data"}; answers {"action", "overage_id", ...}'}
@@ -102,7 +105,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         method="PUT", path="/api/webhooks", name="put_webhook", summary="Where the organization wants to be told",
         who=Who.APP, once=True, answer=ref("WebhookMade"),
-        body=asked({"events": nullable(items(words(*EVENTS), most=100))},
+        body=asked({"events": nullable(items(words(*EVENTS), most=100)), "usage": nullable(FLAG)},
                    url=described(text(2_000), "https, without user or password")),
     ),
     Endpoint(

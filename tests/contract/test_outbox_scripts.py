@@ -19,7 +19,7 @@ CALLS: dict[str, tuple[dict[str, str], list[str], list[int], list[int]]] = {
     "outbox_look": ({OUTBOX: "stream", DUE: "zset"}, ["10", "5"], [0, 1], []),
     "outbox_share": (
         {OUTBOX: "stream", DUE: "zset", QUEUE: "list", EVENTS: "list", DEAD: "list"},
-        [ORG, "2", "2", "2", "1-1", TEXT, "2-1", TEXT], [1, 2, 3, 4, 6], [0],
+        [ORG, "2", "2", "2", "1-1", "1", TEXT, "2-1", "1", TEXT], [1, 2, 3, 4, 5, 7, 8], [0],
     ),
     "outbox_end": ({QUEUE: "list", DUE: "zset", DEAD: "list"}, [ORG, TEXT, "2"], [2], [0]),
     "outbox_retry": ({DEAD: "list", QUEUE: "list", DUE: "zset"}, [ORG, TEXT], [], [0]),

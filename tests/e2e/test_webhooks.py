@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -226,6 +228,29 @@ def test_a_charge_that_nobody_was_asked_about_is_told_above_what_the_policy_says
     assert f'id="{told["quote_id"]}"' in answer.headers["farebox-quote"]
     assert told["pockets"] == [{"pocket": "prepaid", "amount": record["cost"]}]
     assert len(receiver.got) == 1, "small ones are not"
+
+
+def test_each_charge_comes_as_a_cloud_event_to_whoever_wants_it(org: Org, receiver: Receiver) -> None:
+    wanted = {"url": receiver.url, "events": ["webhook.test"], "usage": True}
+    secret = org.must("PUT", "/api/webhooks", wanted)["secret"]
+    answers = [org.chat(user=user) for user in ("ann", "bob", "ann")]
+    requests = [answer.headers["farebox-request-id"] for answer in answers]
+
+    def events() -> list[dict[str, Any]]:
+        return [event for _, body in receiver.got for event in json.loads(body)]
+
+    until(lambda: len(events()) == len(requests), what="every charge")
+    receiver.must_be_signed(secret)
+    assert {headers["content-type"] for headers, _ in receiver.got} == {"application/cloudevents-batch+json"}
+    assert [event["subject"] for event in events()] == requests and len({event["id"] for event in events()}) == 3
+    for event, user in zip(events(), ("ann", "bob", "ann"), strict=True):
+        record = org.must("GET", f"/api/requests/{event['subject']}", user=user)
+        assert (event["specversion"], event["type"]) == ("1.0", "farebox.usage.posted")
+        assert {name: event["data"][name] for name in ("model", "usage", "basis", "cost")} == {
+            name: record[name] for name in ("model", "usage", "basis", "cost")
+        }
+        assert event["data"]["user"] == user
+    assert org.must("GET", "/api/events")["data"] == [], "charges are in the usage"
 
 
 @pytest.mark.parametrize("url", [

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway.adapters.redis.books import Link
@@ -20,7 +21,8 @@ DRAIN_EVERY_S = 2.0
 
 
 class Drainer:
-    """`once` is the turn of a sweep; `release` is for the turns in which another worker has the lease."""
+    """`once` is the turn of a sweep; `release` is for the turns in which another worker has the lease. `before_trim`:
+    set by whoever follows the journal."""
 
     def __init__(self, link: Link, books: Books, freezer: Freezer, data_dir: str | Path) -> None:
         self._link = link
@@ -29,6 +31,7 @@ class Drainer:
         self._data_dir = data_dir
         self._segments: Segments | None = None
         self._drain: JournalDrain | None = None
+        self.before_trim: Callable[[], Awaitable[object]] | None = None
 
     async def check_at_start(self) -> list[History]:
         """Compare the store with what this machine knows of it, and freeze where it went back. Errors: Unavailable."""
@@ -64,8 +67,12 @@ class Drainer:
             _log.critical("the journal's files were changed: %s", error)
             await self._freezer.freeze(f"the journal's files were changed: {error}")
             return False
-        self._drain = JournalDrain(self._link, self._books, self._segments)
+        self._drain = JournalDrain(self._link, self._books, self._segments, self._let_read)
         return True
+
+    async def _let_read(self) -> None:
+        if self.before_trim is not None:
+            await self.before_trim()
 
     async def _freeze_on(self, found: list[History]) -> None:
         if found:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -101,13 +101,17 @@ class StoreHistory:
 
 
 class JournalDrain:
-    """Drains into `segments`. Run it under a lease; two at once are kept apart by the segments' lock on one machine."""
+    """Drains into `segments`. Run it under a lease; two at once are kept apart by the segments' lock on one machine.
+    After `before_trim` whoever else reads the journal has read what is trimmed next."""
 
-    def __init__(self, link: Link, books: Books, segments: Segments) -> None:
+    def __init__(
+        self, link: Link, books: Books, segments: Segments, before_trim: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
         self._link = link
         self._books = books
         self._segments = segments
         self._history = StoreHistory(link, books)
+        self._before_trim = before_trim
         self._trimmed: dict[int, int] = {}
         self._trim_due_s: dict[int, float] = {}
 
@@ -132,6 +136,8 @@ class JournalDrain:
             for batch in batches:
                 self._trim_due_s.setdefault(batch.partition, time.monotonic() + _TRIM_AFTER_S)
             more = [batch.partition for batch in batches if len(batch.texts) == _BATCH_ENTRIES]
+        if self._before_trim is not None:
+            await self._before_trim()
         done.trimmed = await self._trim_due()
         return done
 

@@ -21,7 +21,7 @@ from gateway.adapters.redis.books import Link
 from gateway.adapters.redis.directory import RedisDirectory, Writes
 from gateway.adapters.redis.scripts import load
 from gateway.core.directory import AuditEntry, Event
-from gateway.core.webhooks import Delivery, DeliveryPolicy, Hook
+from gateway.core.webhooks import USAGE, Delivery, DeliveryPolicy, Hook
 
 EVENTS_MOST = 200
 # One look, and one script that shares what it found, take about 2 ms of the server's time.
@@ -58,7 +58,8 @@ class RedisOutbox:
         names = [keys.outbox_key(of_tag), _due(of_tag), *_lists(org_id, "tell", "events", "dead")]
         args: list[bytes | str | int] = [org_id, policy.waiting_most, policy.dead_most, EVENTS_MOST]
         for event in events:
-            args += (event.event_id.rpartition("_")[2][2:], msgspec.json.encode(event))
+            # Charges are in the usage; among the events they would be all that is left to see.
+            args += (event.event_id.rpartition("_")[2][2:], int(event.kind != USAGE), msgspec.json.encode(event))
         return int(await self._link.script(self._share, names, args))
 
     async def oldest(self, org_id: str, most: int) -> list[Event]:

@@ -15,7 +15,7 @@ from gateway.core.directory import AuditEntry, Event, Permission, Principal
 from gateway.core.errors import InvalidRequest, NotFound
 from gateway.core.request_record import rfc3339
 from gateway.core.webhooks import EVENTS, Delivery, Hook, hook_members
-from gateway.web.api_bodies import json_answer, page, paged, text_of, texts_of
+from gateway.web.api_bodies import given, json_answer, page, paged, text_of, texts_of
 from gateway.web.principal import Api
 
 # Receivers change their configuration within a day.
@@ -36,6 +36,13 @@ class Outbox(Protocol):
     async def exhume(self, event: Event) -> bool: ...
 
 
+class Feed(Protocol):
+    """Who is told each of their charges."""
+
+    async def start(self, org_id: str) -> None: ...
+    async def stop(self, org_id: str) -> None: ...
+
+
 class Webhooks:
     """What the handlers need. `seal` seals a secret for an organization; `check` refuses bad addresses."""
 
@@ -43,11 +50,12 @@ class Webhooks:
         self,
         *,
         outbox: Outbox,
+        feed: Feed,
         make_secret: Callable[[], str],
         seal: Callable[[str, str], str],
         check: Callable[[str], None],
     ) -> None:
-        self.outbox = outbox
+        self.outbox, self.feed = outbox, feed
         self.make_secret, self.seal, self.check = make_secret, seal, check
 
 
@@ -69,13 +77,17 @@ def webhook_routes(api: Api, webhooks: Webhooks) -> list[Route]:
             for index, event in enumerate(events):
                 if event not in EVENTS:
                     raise InvalidRequest(f"must be one of {', '.join(EVENTS)}", param=f"events[{index}]")
+            usage = body["usage"] if given(body, "usage") else False
+            if not isinstance(usage, bool):
+                raise InvalidRequest("must be true or false", param="usage")
             secret = webhooks.make_secret()
-            hook = Hook(principal.org_id, url, webhooks.seal(secret, principal.org_id), events)
+            hook = Hook(principal.org_id, url, webhooks.seal(secret, principal.org_id), events, usage=usage)
             before = await outbox.hook(principal.org_id)
             await outbox.put_hook(hook, _audit(api, principal, "webhook.put", before, hook))
+            await (webhooks.feed.start if usage else webhooks.feed.stop)(principal.org_id)
             return {**await _shown(outbox, hook), "secret": secret}
 
-        return await api.changed(request, principal, act, allowed=("url", "events"), required=("url",))
+        return await api.changed(request, principal, act, allowed=("url", "events", "usage"), required=("url",))
 
     async def rotate(request: Request) -> Response:
         principal = await api.principal(request, Permission.MANAGE)
@@ -96,6 +108,7 @@ def webhook_routes(api: Api, webhooks: Webhooks) -> list[Route]:
         principal = await api.principal(request, Permission.MANAGE)
         hook = await _hook(outbox, principal)
         await outbox.delete_hook(principal.org_id, _audit(api, principal, "webhook.delete", hook, None))
+        await webhooks.feed.stop(principal.org_id)
         return json_answer({"url": hook.url, "deleted": True})
 
     async def test(request: Request) -> Response:
@@ -187,4 +200,5 @@ def _audit(api: Api, principal: Principal, action: str, before: Hook | None, aft
 
 def _audited(hook: Hook | None) -> bytes:
     """Nothing of the secrets."""
-    return msgspec.json.encode(None if hook is None else {"url": hook.url, "events": hook.events})
+    shown = None if hook is None else {"url": hook.url, "events": hook.events, "usage": hook.usage}
+    return msgspec.json.encode(shown)
