@@ -71,7 +71,13 @@ async def operators(site: Site) -> None:
     await once(site, "PUT", f"{base}/{made['id']}/credit-limit", {"limit": "5.5"}, key=key)
     for path in ("/accounts", f"/accounts/{made['id']}", f"/audit?account={made['id']}&limit=2"):
         await site.operate("GET", path)
-    for path in ("/audit", "/revenue?group_by=day,account,model", "/disputes", "/plans", "/prices?model=gpt-4o*&limit=3"):
+    for path in (
+        "/audit",
+        "/revenue?group_by=day,account,model",
+        "/disputes",
+        "/plans",
+        "/prices?model=gpt-4o*&limit=3",
+    ):
         await site.operate("GET", path)
     await once(site, "POST", "/admin/api/reload", {}, key=key)
 
@@ -171,6 +177,9 @@ async def requests(site: Site) -> None:
     await site.must("GET", f"/api/requests/{request_id}", user="bob")
     events = await site.ask("GET", f"/api/requests/{request_id}/events", user="bob")
     assert events.status_code == 200 and "overage_answered" in events.text
+    for unseen in ("99999999999999999999-1", "18446744073709551616-0", "x", "1"):
+        path = f"/api/requests/{request_id}/events?last_event_id={unseen}"
+        assert (await site.refused("GET", path, user="bob"))[0] == 422
     for grouped in ("", "&group_by=model", "&format=csv", "&format=focus", "&user=bob", "&from=2026-01-01T00:00:00Z"):
         assert (await site.ask("GET", f"/api/usage?to=2026-12-31{grouped}")).is_success
     await site.must("GET", "/api/usage?group_by=day,model,user,key")
@@ -238,7 +247,18 @@ async def refusals(site: Site, endpoint: Endpoint) -> None:
 
 
 async def test_every_path_of_our_own_answers_as_it_is_described(site: Site) -> None:
-    for part in (operators, keys, persons, budgets, allowances, approvals, requests, webhooks, operated_persons, agents):
+    for part in (
+        operators,
+        keys,
+        persons,
+        budgets,
+        allowances,
+        approvals,
+        requests,
+        webhooks,
+        operated_persons,
+        agents,
+    ):
         await part(site)
     for endpoint in ENDPOINTS:
         if endpoint.who is not Who.NOBODY:
@@ -277,7 +297,8 @@ async def test_the_refusals_of_the_relay_are_as_described_in_every_dialect(site:
     ]  # fmt: skip
     for path, body in spoken:
         for key in ("", "fb_live_00", site.operator_key, site.app_key):
-            for asked in (body, [], {"model": 7}, {"model": "nobody-has-this"}):
+            bodies: tuple[Any, ...] = (body, [], {"model": 7}, {"model": "nobody-has-this"})
+            for asked in bodies:
                 answer = await site.ask("POST", path, asked, key=key, user="bob")
                 assert answer.status_code != 500, answer.text
     seen = {status for _, path, status in site.described.seen if path == CHAT}
