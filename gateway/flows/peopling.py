@@ -21,6 +21,7 @@ from gateway.core.directory import (
     person_part,
 )
 from gateway.core.errors import Conflict, InvalidRequest, NotFound
+from gateway.core.holds import Credited
 from gateway.core.plans import Plan, period_of
 from gateway.core.request_record import rfc3339
 from gateway.flows.callers import Caller
@@ -118,13 +119,23 @@ class Peopling:
         return found.person
 
     async def begin(self, org: Org, account: str, plan: Plan) -> None:
-        """Begin the running period of a plan on an account, once."""
+        """Begin the running period of a plan on an account, once. A plan that was taken off and comes back within its
+        period brings its limit back, but nothing that it gave before."""
         period_id, ends_at_ms = period_of(plan, org.time_zones, org.anchor_ms, self._now_ms())
-        await self._ledger.renew_allowance(
-            account, f"{plan.name}:{period_id}", plan.included, plan=plan.name, ends_at_ms=ends_at_ms
+        period = f"{plan.name}:{period_id}"
+        begun = await self._ledger.renew_allowance(
+            account, period, plan.included, plan=plan.name, ends_at_ms=ends_at_ms
         )
+        if isinstance(begun, Credited) and begun.outcome == "replayed" and not await self._running(account):
+            period += f":{self._now_ms()}"
+            await self._ledger.renew_allowance(account, period, 0, plan=plan.name, ends_at_ms=ends_at_ms)
         if plan.credit_limit:
-            await self._ledger.set_credit_limit(account, plan.credit_limit, change_id=f"{plan.name}:{period_id}:limit")
+            await self._ledger.set_credit_limit(account, plan.credit_limit, change_id=f"{period}:limit")
+
+    async def _running(self, account: str) -> str:
+        """The plan whose period runs on an account; "" none."""
+        balance = await self._ledger.balance(account)
+        return balance.plan if balance is not None else ""
 
     async def renew(self, caller: Caller) -> None:
         """The period of the caller's plan is over: begin the next, or end the plan that is no more."""

@@ -179,6 +179,18 @@ async def test_a_plan_is_taken_off_with_its_allowance_and_its_limit(parts: Parts
     assert await refused(parts, "PATCH", base, {"plan": "gold"}) == (422, "invalid_request", "plan")
 
 
+async def test_a_plan_that_comes_back_gives_nothing_twice_and_begins_afresh_with_its_next_period(parts: Parts) -> None:
+    parts.set_plan(Plan(name="daily", included=1 * USD, credit_limit=2 * USD, window="day"))
+    base = f"/accounts/{parts.org_id}"
+    for plan, available in (("daily", "13.00"), (None, "10.00"), ("daily", "12.00"), ("daily", "12.00")):
+        assert (await parts.operated("PATCH", base, {"plan": plan}))["available"] == usd(available)
+    shown = await parts.must("GET", "/api/account")
+    assert shown["plan"] == "daily" and shown["pockets"]["allowance"]["included"] == usd("0.00")
+    parts.clock.ahead_s = 86_400
+    shown = await parts.must("GET", "/api/account")
+    assert shown["pockets"]["allowance"]["included"] == usd("1.00") and shown["available"] == usd("13.00")
+
+
 async def test_a_limit_of_the_operators_own_outlives_the_plan(parts: Parts) -> None:
     base = f"/accounts/{parts.org_id}"
     await parts.operated("PATCH", base, {"plan": "pro"})
