@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from urllib.parse import quote
 
-from gateway.cli.api_client import ApiClient, add_api_arguments, api_command, show
+from gateway.cli.api_client import ApiClient, ApiError, add_api_arguments, api_command, show
 
-COLUMNS = ("id", "name", "state", "plan", "time_zone", "available", "held", "debt")
+COLUMNS = ("id", "user", "name", "state", "plan", "time_zone", "available", "held", "debt")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limit = commands.add_parser("credit-limit", help="how much may be owed (operator key)")
     limit.add_argument("id")
     limit.add_argument("amount")
+    plan = commands.add_parser("plan", help="give it, or with --user a person of it, a plan (operator key)")
+    plan.add_argument("id")
+    plan.add_argument("name", nargs="?", help="left out: take the plan off")
     audit = commands.add_parser("audit", help="who changed what (operator key)")
-    audit.add_argument("id")
-    for action, text in (("suspend", "refuse its requests (operator key)"), ("resume", "let it go on (operator key)")):
+    audit.add_argument("id", nargs="?", help="left out: which policies came into force")
+    for action, text in (
+        ("suspend", "refuse its requests, or with --user those of a person of it (operator key)"),
+        ("resume", "let it, or with --user a person of it, go on (operator key)"),
+        ("reset-credentials", "take away what the person of --user has lost, so that they set it anew (operator key)"),
+    ):
         add_api_arguments(_with_id(commands.add_parser(action, help=text)))
-    for each in (listed, create, one, credit, debit, limit, audit):
+    for each in (listed, create, one, credit, debit, limit, plan, audit):
         add_api_arguments(each)
 
 
@@ -81,5 +89,17 @@ def _act(api: ApiClient, args: argparse.Namespace) -> None:
         case "audit":
             rows = api.pages("/admin/api/audit", account=args.id)
             show(args, rows, ("number", "at", "actor", "authenticated", "action", "subject"))
+        case "reset-credentials":
+            if not args.user:
+                raise ApiError("credentials are a person's: name them with --user")
+            reset = api.delete(f"{_subject(args)}/credentials")
+            show(args, [reset], ("id", "deleted"))
+        case "plan":
+            show(args, [api.patch(_subject(args), {"plan": args.name})], COLUMNS)
         case _:
-            show(args, [api.patch(f"{base}/{args.id}", {"suspended": args.action == "suspend"})], COLUMNS)
+            show(args, [api.patch(_subject(args), {"suspended": args.action == "suspend"})], COLUMNS)
+
+
+def _subject(args: argparse.Namespace) -> str:
+    """The path of an account, or of a person of it."""
+    return f"/admin/api/accounts/{args.id}" + (f"/persons/{quote(args.user, safe='')}" if args.user else "")

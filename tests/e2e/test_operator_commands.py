@@ -1,0 +1,59 @@
+"""`farebox accounts` as an operator runs it, against a running gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from e2e.people import Org, make_org
+from e2e.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def org(stack: Stack) -> Org:
+    return make_org(stack)
+
+
+def accounts(org: Org, *words: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "gateway", "accounts", *words]
+    environment = os.environ | {"FAREBOX_URL": org.stack.base_url, "FAREBOX_KEY": org.operator_key}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    return done.returncode, done.stdout + done.stderr
+
+
+def rows(org: Org, *words: str) -> list[dict[str, Any]]:
+    code, text = accounts(org, *words, "--json")
+    assert code == 0, text
+    found: list[dict[str, Any]] = json.loads(text)
+    return found
+
+
+def test_a_person_is_suspended_let_go_on_and_given_their_credentials_anew(org: Org) -> None:
+    path, password = "/api/persons/alice/credentials", "correct horse battery"
+    org.must("POST", "/api/persons", {"id": "alice"})
+    org.must("POST", path, {"password": password}, user="alice")
+    (row,) = rows(org, "suspend", org.org_id, "--user", "alice")
+    assert (row["id"], row["state"]) == ("alice", "suspended")
+    assert org.chat(user="alice").status_code == 403 and org.chat(user="bob").status_code == 200
+    (row,) = rows(org, "resume", org.org_id, "--user", "alice")
+    assert row["state"] == "active" and org.chat(user="alice").status_code == 200
+    assert org.ask("POST", path, {"password": "staple horse battery"}, user="alice").status_code == 403
+    assert rows(org, "reset-credentials", org.org_id, "--user", "alice") == [{"id": "alice", "deleted": True}]
+    org.must("POST", path, {"password": "staple horse battery"}, user="alice")
+    code, text = accounts(org, "reset-credentials", org.org_id)
+    assert code == 1 and "--user" in text and "Traceback" not in text
+    logged = [row["action"] for row in rows(org, "audit", org.org_id)]
+    assert logged.count("person.change") == 2 and "credential.reset" in logged
+
+
+def test_an_account_is_found_in_the_list_and_loses_its_plan(org: Org) -> None:
+    assert org.org_id in [row["id"] for row in rows(org, "list")]
+    (row,) = rows(org, "plan", org.org_id)
+    assert row["plan"] is None
+    code, text = accounts(org, "plan", org.org_id, "gold")
+    assert code == 1 and "invalid_request (plan)" in text
+    assert rows(org, "audit")[0]["action"] == "policies.change"
