@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gateway.core.errors import Unavailable
-from gateway.core.holds import Extended, Refused
+from gateway.core.holds import Extended
 from gateway.core.money import amount_of
 from gateway.core.realtime import RealtimeMeter
 from gateway.core.realtime_events import RealtimeEvent, error_event, event_id_of, read_event
 from gateway.core.request_record import outcome_json
 from gateway.core.terms import HoldPolicy
+from gateway.flows.checkpoints import RENEWAL_MARGIN_S, Checkpoints
 from gateway.flows.settling import Work
-from gateway.flows.streaming import RENEWAL_MARGIN_S
 from gateway.ports import Ledger, UpstreamSocket
 
 log = logging.getLogger("farebox.relay")
@@ -63,10 +63,11 @@ class RealtimeSession:
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._granted = work.granted
         self._reserving = asyncio.Lock()  # both pumps may need money at once
-        self._checkpointing: asyncio.Task[None] | None = None
         self._started_at = self._loop.time()
-        self._renewed_at = work.renewed_at_s or self._started_at
-        self._checkpoint_at = self._started_at + policy.checkpoint_interval_s
+        self._checkpoints = Checkpoints(
+            ledger, work.hold_id, policy, renewed_at_s=work.renewed_at_s or self._started_at,
+            first_at_s=self._started_at + policy.checkpoint_interval_s, earned=self._told_so_far, lost=self.stop,
+        )  # fmt: skip
         self._code, self._reason = 1000, ""  # how the client is told
         self._cause: str | None = None
         self._client_gone = False
@@ -156,7 +157,8 @@ class RealtimeSession:
                 await self._response_done()
 
     async def _response_done(self) -> None:
-        self._checkpoint_soon(self._loop.time())
+        if not self._ended.done():
+            self._checkpoints.write(self._loop.time())
         over = self._is_last and not self.meter.is_busy
         if over or (self.meter.answers_silence and not await self._reserve(self.meter.needed())):
             self._cut()
@@ -246,33 +248,18 @@ class RealtimeSession:
         if blocked_since is not None and now - blocked_since > stalled_reader_s:
             self._client_gone = True
             self.stop("client_gone")
-        elif now > self._renewed_at + self._policy.hold_lifetime_s - RENEWAL_MARGIN_S:
+        elif now > self._checkpoints.live_until_s:
             self.stop("lease")
         elif now > self._started_at + self._policy.hold_greatest_age_s - AGE_MARGIN_S:
             self.stop("greatest_age")
-        elif now >= self._checkpoint_at:
-            self._checkpoint_soon(now)
+        else:
+            self._checkpoints.tick(now)
 
-    def _checkpoint_soon(self, now: float) -> None:
-        if self._checkpointing is None and not self._ended.done():
-            self._checkpoint_at = now + self._policy.checkpoint_interval_s
-            self._checkpointing = self._loop.create_task(self._checkpoint(now))
-
-    async def _checkpoint(self, now: float) -> None:
-        try:
-            earned = min(self.amount(self.meter.earned), self._granted)
-            outcome = outcome_json(self.meter.usage, self.meter.basis, model=self.meter.model)
-            answer = await self._ledger.checkpoint(self._work.hold_id, earned, outcome=outcome)
-            if isinstance(answer, Refused):
-                self.stop("hold_ended")
-            else:
-                self._renewed_at = now
-        except Unavailable:
-            return  # tried again later; past the hold's life the session ends
-        finally:
-            self._checkpointing = None
+    def _told_so_far(self) -> tuple[int, bytes]:
+        """For a checkpoint."""
+        earned = min(self.amount(self.meter.earned), self._granted)
+        return earned, outcome_json(self.meter.usage, self.meter.basis, model=self.meter.model)
 
     async def settle_tasks(self) -> None:
         """Wait until no checkpoint is under way, so that the post is the last word."""
-        if self._checkpointing is not None:
-            await asyncio.wait([self._checkpointing])
+        await self._checkpoints.settled()

@@ -5,8 +5,8 @@ stream has brought at most, and while the hold has bought as many, the piece goe
 more is reserved ahead of need; where the money ends, the piece is cut to the events that still fit and the upstream is
 closed.
 
-Invariants: nothing is forwarded that the hold does not pay; nothing is forwarded after the last acknowledged renewal
-plus the hold's lifetime less a margin, by our own monotonic clock; `finished` is set exactly once.
+Invariants: nothing is forwarded that the hold does not pay, nor beyond its certain life (`checkpoints.py`); `finished`
+is set exactly once.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from msgspec.structs import replace
-
 from gateway.core.errors import Unavailable
 from gateway.core.holds import Extended, Refusal, Refused
 from gateway.core.metering import StreamReader
@@ -25,13 +23,13 @@ from gateway.core.request_record import outcome_json
 from gateway.core.terms import HoldPolicy, Terms, ceiling_tokens
 from gateway.core.usage import Basis, Usage
 from gateway.flows.asking import Asker
+from gateway.flows.checkpoints import Checkpoints
+from gateway.flows.delivered import Delivered
 from gateway.flows.stream_ends import Sink, Source, why_broken
 from gateway.ports import Ledger
 
 log = logging.getLogger("farebox.relay")
 
-# A worker forwards nothing in the last part of a hold's life: the sweeper may be expiring it.
-RENEWAL_MARGIN_S = 3.0
 # Between two attempts to reserve while the store is away; each takes seconds by itself where nobody answers.
 RESERVE_AGAIN_S = 0.25
 
@@ -59,17 +57,15 @@ class MeteredStream:
         ceiling: int | None = None,
         asker: Asker | None = None,
     ) -> None:
-        self.reader = reader
-        self.terms = terms
-        self.granted = granted
+        self.reader, self.terms, self.granted = reader, terms, granted
         self.cut: str | None = None
         self.failure: str | None = None
         self.tail = b""
         self._source, self._sink, self._ledger = source, sink, ledger
         self._hold_id, self._policy = hold_id, policy
-        self._count_input, self._bound_input = count_input, bound_input
+        self._bound_input = bound_input
+        self._delivered = Delivered(reader, count_input=count_input, has_unseen_input=has_unseen_input)
         self._drain_on_disconnect = drain_on_disconnect
-        self._has_unseen_input = has_unseen_input
         self._ceiling = ceiling  # what was agreed to, where somebody agreed
         self._asker = asker
         self._asking: asyncio.Task[None] | None = None
@@ -78,17 +74,16 @@ class MeteredStream:
         self._most_tokens = ceiling_tokens(terms.facts, policy)
         self._paid_tokens = self._bought()
         self._step_tokens = policy.first_step_tokens
-        self._exhausted = False  # the last extension brought less than asked
-        self._limited = False  # and it was a budget that refused, not the credit
+        self._exhausted = self._limited = False  # an extension brought too little; it was a budget that refused it
         self._extending: asyncio.Task[None] | None = None
-        self._checkpointing: asyncio.Task[None] | None = None
         self._held: bytes | None = None  # a piece that waits for money
-        self._upstream_over = False
-        self._gone = False
-        now = self._loop.time()
-        self._renewed_at = renewed_at_s
-        self._checkpoint_at = now  # the first one, at the first tick, is the price of the input
-        self.last_data_at = now
+        self._upstream_over = self._gone = False
+        self.last_data_at = self._loop.time()
+        # The first one, at the first tick, is the price of the input.
+        self._checkpoints = Checkpoints(
+            ledger, hold_id, policy, renewed_at_s=renewed_at_s, first_at_s=self.last_data_at,
+            earned=self._told, lost=self.stop,
+        )  # fmt: skip
 
     def start(self) -> None:
         """Begin to forward. Call once. Nothing is read for a client that went before anything could be sent."""
@@ -120,7 +115,7 @@ class MeteredStream:
             self._source.pause()
             self._extend()
             return
-        if self.last_data_at > self._renewed_at + self._policy.hold_lifetime_s - RENEWAL_MARGIN_S:
+        if self.last_data_at > self._checkpoints.live_until_s:
             self.reader.fit(forward, 0)
             self.stop("lease")
             return
@@ -140,7 +135,7 @@ class MeteredStream:
     def client_gone(self) -> None:
         """The client has hung up: it pays for what was delivered, or for all where the upstream bills regardless."""
         self._gone = True
-        if self._drain_on_disconnect or self._owes_unseen():
+        if self._drain_on_disconnect or self._delivered.owes_unseen(self.terms.facts):
             self._source.resume()
             return
         if self._held is not None:
@@ -148,15 +143,6 @@ class MeteredStream:
             self._held = None
         self._source.abort()
         self._finish()
-
-    def _owes_unseen(self) -> bool:
-        """Whether tokens are owed that only the upstream's last word tells: hidden reasoning, an earlier conversation,
-        pictures. Who hangs up before that word would have them for nothing."""
-        if self.reader.usage(input_bound_tokens=0)[1] is Basis.REPORTED:
-            return False
-        reported = self.reader.reported
-        unseen_input = self._has_unseen_input and (reported is None or not reported.input_tokens)
-        return unseen_input or not self.terms.facts.shows_all
 
     def _upstream_ended(self) -> None:
         self._upstream_over = True
@@ -219,7 +205,7 @@ class MeteredStream:
             try:
                 return await self._reserve(total)
             except Unavailable:
-                lives = self._loop.time() < self._renewed_at + self._policy.hold_lifetime_s - RENEWAL_MARGIN_S
+                lives = self._loop.time() < self._checkpoints.live_until_s
                 if self._held is None or self.finished.done() or not lives:
                     raise
             await asyncio.sleep(RESERVE_AGAIN_S)
@@ -339,46 +325,26 @@ class MeteredStream:
             waiting = self._asker.keep_alive(now) if self.reader.between_events else b""
             if waiting:
                 self._sink.write(waiting)
-        if now >= self._checkpoint_at and self._checkpointing is None:
-            self._checkpoint_at = now + self._policy.checkpoint_interval_s
-            self._checkpointing = self._loop.create_task(self._guarded(self._checkpoint(now)))
-
-    async def _checkpoint(self, now: float) -> None:
-        try:
-            usage, basis = self.usage()
-            answer = await self._ledger.checkpoint(
-                self._hold_id, self._worth(usage), outcome=outcome_json(usage, basis)
-            )
-            if isinstance(answer, Refused):
-                self.stop("hold_ended")
-            else:
-                self._renewed_at = now
-        except Unavailable:
-            return  # tried again at the next tick; past the hold's life nothing is forwarded
-        finally:
-            self._checkpointing = None
+        self._checkpoints.tick(now)
 
     def earned(self) -> int:
         """What was delivered so far is worth, at most what is held."""
-        return self._worth(self.usage()[0])
+        return self._told()[0]
 
-    def _worth(self, usage: Usage) -> int:
-        return min(self.terms.amount(usage), self.granted)
+    def _told(self) -> tuple[int, bytes]:
+        """For a checkpoint."""
+        usage, basis = self.usage()
+        return min(self.terms.amount(usage), self.granted), outcome_json(usage, basis)
 
     def usage(self) -> tuple[Usage, Basis]:
         """What the stream used so far: reported where the upstream has said so, else counted."""
-        reported = self.reader.reported
-        known_input = reported is not None and reported.input_tokens > 0
-        bound = self.terms.facts.input_bound_tokens
-        usage, basis = self.reader.usage(input_bound_tokens=bound if known_input else min(bound, self._count_input()))
-        if self._held is not None:  # it waits here for money, and nobody has seen it
-            usage = replace(usage, output_tokens=min(usage.output_tokens, self.reader.count_without(self._held)))
-        return usage, basis
+        return self._delivered.usage(self.terms.facts, self._held)
 
     async def settle_tasks(self) -> None:
         """Wait until no extension or checkpoint is under way, so that the post is the last word."""
         if self._asking is not None:
             self._asking.cancel()
-        tasks = [task for task in (self._extending, self._checkpointing, self._asking) if task is not None]
-        if tasks:
-            await asyncio.wait(tasks)
+        for task in (self._extending, self._asking):
+            if task is not None:
+                await asyncio.wait([task])
+        await self._checkpoints.settled()

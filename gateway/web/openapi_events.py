@@ -134,7 +134,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="GET", path="/api/requests/{id}", name="read_request", ids={"id": REQUEST_ID}, who=Who.PAYER,
-        summary="What a request used and cost, during and after it", answer=ref("RequestRecord"),
+        summary="What a paid request used and cost, during and after it", answer=ref("RequestRecord"),
     ),
     Endpoint(
         method="GET", path="/api/requests/{id}/events", name="watch_request", ids={"id": REQUEST_ID}, who=Who.APP,

@@ -23,7 +23,8 @@ from gateway.core.operations import Operation
 from gateway.core.price_cards import Band, PriceCard, TokenPrices
 from gateway.core.terms import HoldPolicy, Terms
 from gateway.core.usage import Basis, Usage
-from gateway.flows.streaming import RENEWAL_MARGIN_S, MeteredStream
+from gateway.flows.checkpoints import RENEWAL_MARGIN_S
+from gateway.flows.streaming import MeteredStream
 
 # One nanousd a token of input, two a token of output.
 PRICES = TokenPrices(
@@ -409,8 +410,21 @@ async def test_a_checkpoint_that_the_store_does_not_take_is_tried_again() -> Non
     await asyncio.sleep(0)
     world.credit.away = False
     world.tick(POLICY.checkpoint_interval_s)
+    world.tick(2 * POLICY.checkpoint_interval_s)  # one is under way
     await asyncio.sleep(0)
     assert len(world.credit.checkpoints) == 1
+
+
+async def test_what_goes_wrong_in_a_checkpoint_ends_the_stream_instead_of_leaving_it_unmetered() -> None:
+    world = World(credit=10_000)
+
+    async def broken(_hold_id: str, earned: int, *, outcome: bytes) -> Renewed | Refused:
+        raise RuntimeError("broken")
+
+    world.credit.checkpoint = broken  # type: ignore[method-assign]
+    world.tick()
+    await world.finished()
+    assert world.stream.failure == "unmetered" and world.upstream.aborted
 
 
 async def test_nothing_is_forwarded_past_the_life_of_a_hold_that_nobody_renewed(
