@@ -233,3 +233,12 @@ async def test_a_running_request_can_be_asked_about_and_shows_what_it_earned(sta
     until(lambda: earned() >= 30 * OUTPUT_MSAT, what="a checkpoint")
     client.close()
     stack.settled(credential)
+
+
+def test_what_costs_nothing_is_not_recorded_and_told_so(stack: Stack) -> None:
+    credential = stack.buy(10)
+    listing = stack.http.get("/v1/models", headers=proof(credential))
+    request_id = listing.headers["farebox-request-id"]
+    answer = stack.http.get(f"/api/requests/{request_id}", headers=proof(credential))
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert "listings and token counts are not recorded" in answer.json()["detail"]
