@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
+from e2e.people import make_org
 from e2e.stack import Stack, until
 from openai import AsyncOpenAI
 from pymacaroons import Macaroon
@@ -274,3 +276,31 @@ async def test_an_attenuated_credential_is_held_to_its_path_here_too(stack: Stac
         async with connect(socket_url(stack), additional_headers={"authorization": f"L402 {key}"}, proxy=None):
             pass
     assert refused.value.response.status_code == 403
+
+
+async def test_a_person_behind_an_app_speaks_within_what_goes_without_asking(stack: Stack) -> None:
+    org = await asyncio.to_thread(make_org, stack)
+    budget = await asyncio.to_thread(partial(org.budget, "0.40", window="day"))
+    headers = {"x-sim-output-tokens": "30", "farebox-user": "alice"}
+    async with client(stack, org.app_key).realtime.connect(model=MODEL, extra_headers=headers) as connection:
+        request_id = request_id_of(connection)
+        await be_text_only(connection)
+        for _ in range(2):
+            await say(connection)
+            await heard(connection, "response.done")
+
+    def record() -> Any:
+        return org.must("GET", f"/api/requests/{request_id}", user="alice")
+
+    await asyncio.to_thread(until, lambda: record()["state"] == "posted", what="the end of the session")
+    told = await asyncio.to_thread(record)
+    assert told["usage"]["output_tokens"] == 60 and told["basis"] == "reported"
+    (listed,) = (await asyncio.to_thread(org.must, "GET", "/api/budgets"))["data"]
+    assert listed["id"] == budget["id"] and listed["used"] == told["cost"]
+    second = await asyncio.to_thread(partial(org.budget, "0.10", window="day"))
+    assert second["state"] == "active"
+    with pytest.raises(InvalidStatus) as refused:
+        async with client(stack, org.app_key).realtime.connect(model=MODEL, extra_headers=headers):
+            pass
+    problem = json.loads(bytes(refused.value.response.body or b""))
+    assert (problem["status"], problem["code"]) == (402, "budget_exceeded")
