@@ -83,7 +83,7 @@ class Answering:
         if principal.vouched == "app" and not principal.operator and not policy.app_may_approve:
             raise Forbidden("the person must answer themselves, with a token of the identity provider")
         if action == "stop":
-            return principal.vouched
+            return principal.authenticated
         if more <= 0:
             raise InvalidRequest("must be above zero", param="additional_max")
         most = question.original_max + more
@@ -96,7 +96,7 @@ class Answering:
         if question.of_organization and principal.vouched == "jwt":
             raise Forbidden("this lifts a budget of the organization: it answers with its key", code="not_yours")
         if tier_of(policy, most) is not Tier.STEP_UP and not proof:
-            return principal.vouched
+            return principal.authenticated
         return f"key+{await self._prove(principal, proof, f'{question.overage_id} {more} {question.expires_at_ms}')}"
 
     def _now_ms(self) -> int:

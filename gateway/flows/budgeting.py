@@ -323,8 +323,9 @@ class Budgeting:
         return self._audit(principal, "budget.put", " ".join(ids), *map(msgspec.json.encode, lists))
 
     def _audit(self, principal: Principal, action: str, subject: str, before: bytes, after: bytes) -> AuditEntry:
-        method = "operator" if principal.operator else principal.vouched if principal.person_id else "key"
-        return AuditEntry(self._now_ms(), principal.org_id, principal.actor, method, action, subject, before, after)
+        return AuditEntry(
+            self._now_ms(), principal.org_id, principal.actor, principal.authenticated, action, subject, before, after
+        )
 
     def _now_ms(self) -> int:
         return int(self._system.now_s() * 1_000)

@@ -113,6 +113,10 @@ def calls() -> dict[str, Call]:
                                       (0, 1, 3, 5, 6, 7, 9, 10), ("hash", "set", "stream", "hash")),
         "debit": Call(load("debit"), (CREDIT_KEYS[0], CREDIT_KEYS[2]), (ACCOUNT, "back9", "900", "refund", "prepaid"), (2,),
                       (0, 1, 3, 4), ("hash", "stream")),
+        "idempotency_begin": Call(load("idempotency_begin"), (key("idem:1"),), ("w1", "30000", "86400000", "f1", "f0"),
+                                  (1, 2), (0, 3, 4), ("hash",)),
+        "idempotency_end": Call(load("idempotency_end"), (key("idem:0"),), ("w1", "keep", "answer"), (), (0, 1),
+                                ("hash",)),
         "trim": Call(load("trim"), (key("journal"), key("opening")), ("2", "100"), (0, 1), (), ("stream", "hash")),
     }  # fmt: skip
 
@@ -137,6 +141,7 @@ def fill(client: redis.Redis) -> None:
         place = CALLS["place"].with_argument(0, hold_id)
         run(client, replace(place, keys=(place.keys[0], key(f"h:{hold_id}"), *place.keys[2:])))
     run(client, replace(CALLS["expire"].with_argument(0, LATE), keys=CALLS["post late"].keys))
+    run(client, replace(CALLS["idempotency_begin"], keys=CALLS["idempotency_end"].keys))
 
 
 def run(client: redis.Redis, call: Call) -> object:

@@ -6,7 +6,10 @@
 -- ARGV  1 owner, 2 lease ms, 3 life ms, 4 fingerprint of what is asked, then the same under older secrets
 -- reply {'ours'} | {'under_way'} | {'other_body'} | {'answered', answer}
 
-local owner, lease, life, now = ARGV[1], int(ARGV[2], 'lease'), int(ARGV[3], 'life'), now_ms()
+local owner, lease, life = name_of(ARGV[1], 'owner'), int(ARGV[2], 'lease'), int(ARGV[3], 'life')
+if life == 0 then fail('a life of no time') end
+for i = 4, math.max(#ARGV, 4) do name_of(ARGV[i], 'fingerprint') end
+local now = now_ms()
 local v = call('HMGET', KEYS[1], 'asked', 'owner', 'until', 'answer')
 local same = not v[1]
 for i = 4, #ARGV do same = same or ARGV[i] == v[1] end

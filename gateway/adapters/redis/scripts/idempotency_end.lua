@@ -6,10 +6,12 @@
 -- ARGV  1 owner, 2 keep | release | forget, 3 answer
 -- reply 1, or 0 where somebody else has taken over
 
-if call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
-if ARGV[2] == 'keep' then
-  call('HSET', KEYS[1], 'answer', ARGV[3])
-elseif ARGV[2] == 'release' then
+local owner, how, answer = name_of(ARGV[1], 'owner'), ARGV[2], ARGV[3]
+if how ~= 'keep' and how ~= 'release' and how ~= 'forget' then fail('keep, release or forget') end
+if call('HGET', KEYS[1], 'owner') ~= owner then return 0 end
+if how == 'keep' then
+  call('HSET', KEYS[1], 'answer', answer)
+elseif how == 'release' then
   call('HSET', KEYS[1], 'until', '0')
 else
   call('DEL', KEYS[1])
