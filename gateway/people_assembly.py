@@ -182,7 +182,7 @@ def open_people(
         answering=answering,
         balances=Balances(ledger=store.ledger, store=records, renewing=peopling, system=system),
         explaining=partial(
-            Explaining, desk=desk, claiming=claiming, counting=counting, store=records, ledger=store.ledger,
+            Explaining, claiming=claiming, counting=counting, store=records, ledger=store.ledger,
             policies=policies, system=system,
         ),
         step_up=step_up,

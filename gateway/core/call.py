@@ -25,6 +25,7 @@ class Call(Struct):
     body: bytes = b""
     upload: AsyncIterator[bytes] | None = None
     upload_bytes: int = 0
+    upload_digest: str = ""  # SHA-256 of the upload in hex, as its sender says; what streams is held to it
     model: str | None = None  # the model that the query names, of a realtime session
     upgrades: bool = False  # comes over a WebSocket
     form: MultipartFields | None = None  # the small fields of an upload, as far as they were read

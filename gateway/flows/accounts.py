@@ -12,26 +12,24 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from msgspec import Struct
-
-from gateway.core.allowances import allowance_scope, per_call
-from gateway.core.approvals import ApprovalPolicy, automatic_scope, tier_of
+from gateway.core.allowances import allowance_scope
+from gateway.core.approvals import automatic_scope
 from gateway.core.call import Call
-from gateway.core.directory import Allowance
 from gateway.core.errors import Unavailable
 from gateway.core.estimates import estimate, quote_header
 from gateway.core.facts import RequestFacts
-from gateway.core.holds import Measure, Placed, PlaceHold, Refusal, Refused, ScopeClaim
+from gateway.core.holds import Placed, PlaceHold, Refusal, Refused
 from gateway.core.ids import hold_of_request, quote_of_request
 from gateway.core.money import NO_RATE, Unit
 from gateway.core.price_cards import PriceCard
-from gateway.core.quotes import Estimate, Quote, Tier, canonical, request_digest
+from gateway.core.quotes import Estimate, Quote, Tier
 from gateway.core.request_record import labels_json
 from gateway.core.routing import Match
-from gateway.core.terms import Amounts, HoldPolicy, Terms, amounts_of
+from gateway.core.terms import HoldPolicy, Terms
 from gateway.flows.account_refusals import AccountRefusals, lifts_of_organization
 from gateway.flows.asking import AskDesk, Asker
 from gateway.flows.callers import Caller, Callers
+from gateway.flows.choosing import Attempt, Chosen, approval_digest, choose
 from gateway.flows.claiming import Claiming, Standing
 from gateway.flows.counting import Counting
 from gateway.flows.limits import Counters, refusal_of
@@ -57,27 +55,6 @@ class Renewing(Protocol):
     """Begins a plan's next period."""
 
     async def renew(self, caller: Caller) -> None: ...
-
-
-class Attempt(Struct):
-    """What the next attempt to place is made with. `tried`: allowances that are used up."""
-
-    terms: Terms
-    standing: Standing
-    now_ms: int
-    tried: tuple[str, ...] = ()
-    escalated: bool = False  # the automatic sum is used up
-    counted: bool = False
-
-
-class Chosen(Struct, frozen=True):
-    """What an attempt reserves, and under which rule: quote, allowance, auto, or the tier that must be asked."""
-
-    amounts: Amounts
-    scopes: tuple[ScopeClaim, ...]
-    tier: Tier
-    rule: str  # quote | allowance | auto | tier | cumulative
-    allowance: Allowance | None = None
 
 
 class AccountDesk:
@@ -123,10 +100,8 @@ class AccountDesk:
         now_ms = int(self._system.now_s() * 1_000)
         terms = Terms(request.card, request.facts, Unit.NANOUSD, NO_RATE)
         attempt = Attempt(terms, self._standing(call, caller, request, now_ms), now_ms)
-        refused = Refused(Refusal.INSUFFICIENT)
-        chosen = self.choose(call, caller, request, attempt, policy)
-        for _ in range(PLACE_ATTEMPTS):
-            chosen = self.choose(call, caller, request, attempt, policy)
+        for attempts_left in reversed(range(PLACE_ATTEMPTS)):
+            chosen = choose(call, caller, attempt, policy, self._policies())
             hold = self._hold(call, caller, request, attempt, chosen, policy)
             placed_at_s = self._loop.time()
             answer: Placed | Refused
@@ -142,10 +117,9 @@ class AccountDesk:
                 if answer.granted < hold.ceiling and not attempt.counted:
                     attempt.terms = await self._counting.closer(request, attempt.terms, call)
                 return self._work(call, caller, attempt, chosen, policy, answer, placed_at_s)
-            refused = answer
-            if not await self._mended(call, caller, request, attempt, refused):
-                break
-        raise await self._refused(call, caller, request, attempt, chosen, policy, refused)
+            if not attempts_left or not await self._mended(call, caller, request, attempt, answer):
+                raise await self._refused(call, caller, request, attempt, chosen, policy, answer)
+        raise AssertionError("the last attempt is served or refused")
 
     async def _place(self, hold: PlaceHold) -> Placed | Refused:
         try:
@@ -153,37 +127,6 @@ class AccountDesk:
         except BaseException:
             self._void_later(hold)
             raise
-
-    def choose(self, call: Call, caller: Caller, request: Request, attempt: Attempt, policy: HoldPolicy) -> Chosen:
-        """Which rule lets the request through, and what it reserves. Pure: `explain` asks it too."""
-        amounts, standing, approval = amounts_of(attempt.terms, policy), attempt.standing, self._policies().approvals
-        if caller.said.quote:
-            digest = self.digest(call, caller)
-            quote = ScopeClaim(caller.said.quote, "", Measure.QUOTE, detail=digest)
-            return Chosen(amounts, (*standing.plain, quote), tier_of(approval, amounts.ceiling), "quote")
-        for allowance, scopes in standing.allowed:
-            capped = self._capped(attempt, amounts, per_call(allowance), approval)
-            if allowance.allowance_id not in attempt.tried and capped.ceiling <= per_call(allowance):
-                return Chosen(capped, scopes, Tier.AUTO, "allowance", allowance)
-        capped = self._capped(attempt, amounts, approval.auto_most, approval)
-        tier = tier_of(approval, capped.ceiling)
-        if tier is Tier.AUTO and not attempt.escalated:
-            return Chosen(capped, standing.automatic, tier, "auto")
-        asked = Tier.EXPLICIT if tier is Tier.AUTO else tier
-        return Chosen(amounts, standing.plain, asked, "cumulative" if tier is Tier.AUTO else "tier")
-
-    def _capped(self, attempt: Attempt, amounts: Amounts, most: int, approval: ApprovalPolicy) -> Amounts:
-        """A request that names no limit of its own costs no more than goes without asking, where that buys a useful
-        answer."""
-        facts = attempt.terms.facts
-        if facts.session and amounts.floor <= most < amounts.ceiling:
-            return Amounts(amounts.floor, amounts.first, most)  # it ends, or asks, where that is spent
-        if amounts.ceiling <= most or facts.output_limit_tokens is not None or not facts.limit_can_be_spliced:
-            return amounts
-        useful = attempt.terms.bound(approval.least_auto_tokens * facts.choices)
-        if useful > most or amounts.floor > most:
-            return amounts
-        return Amounts(amounts.floor, min(amounts.first, most), most)
 
     def _standing(self, call: Call, caller: Caller, request: Request, now_ms: int) -> Standing:
         match = request.match
@@ -288,14 +231,6 @@ class AccountDesk:
         overhead = policies.request_limits.overhead_tokens
         return estimate(attempt.terms, policy, policies.approvals, most, overhead_tokens=overhead)
 
-    def digest(self, call: Call, caller: Caller) -> str:
-        """What an approval of this request is bound to. Of an upload only its size is known."""
-        body = canonical(call.body) if call.upload is None else b"upload %d" % call.upload_bytes
-        return request_digest(
-            method=call.method, path=call.path, query=call.query, body=body, person_id=caller.person_id,
-            key_org=caller.key.org_id, prices=self._policies().digest,
-        )  # fmt: skip
-
     async def _ask(
         self, call: Call, caller: Caller, request: Request, attempt: Attempt, chosen: Chosen, policy: HoldPolicy,
         *, lifts: tuple[str, ...],
@@ -310,7 +245,7 @@ class AccountDesk:
             person_id=caller.person_id,
             key_id=caller.key.key_id,
             session=caller.said.session,
-            digest=self.digest(call, caller),
+            digest=approval_digest(call, caller, self._policies().digest),
             prices=self._policies().digest,
             estimate=self._estimate(attempt, policy, most),
             tier=tier,

@@ -1,7 +1,7 @@
 """What would become of a request: which rule decides and why, in the order hard limits, allowance, tier.
 
 Nothing is reserved, nobody is made, no quote is offered. The same choice of claims and rules as the relay's own
-(`AccountDesk.choose`), on what the limits stand at now.
+(`choosing.choose`), on what the limits stand at now.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from gateway.core.person_headers import PersonHeaders
 from gateway.core.quotes import Tier
 from gateway.core.routing import ACCOUNT
 from gateway.core.terms import Terms
-from gateway.flows.accounts import AccountDesk, Attempt, Chosen, Request
+from gateway.flows.accounts import Request
 from gateway.flows.callers import Caller
+from gateway.flows.choosing import Attempt, Chosen, choose
 from gateway.flows.claiming import Claiming
 from gateway.flows.counting import Counting
 from gateway.flows.explanations import (
@@ -79,7 +80,6 @@ class Explaining:
         self,
         reading: Reading,
         *,
-        desk: AccountDesk,
         claiming: Claiming,
         counting: Counting,
         store: Store,
@@ -87,7 +87,6 @@ class Explaining:
         policies: Callable[[], Policies],
         system: System,
     ) -> None:
-        self._desk = desk
         self._reading = reading
         self._claiming = claiming
         self._counting = counting
@@ -158,7 +157,7 @@ class Explaining:
         terms = Terms(request.card, request.facts, Unit.NANOUSD, NO_RATE)
         attempt = Attempt(terms, standing, asked.now_ms)
         for _ in range(_ATTEMPTS):
-            chosen = self._desk.choose(asked.call, caller, request, attempt, policies.hold)
+            chosen = choose(asked.call, caller, attempt, policies.hold, policies)
             states = await states_of(self._store, caller.key.org_id, chosen.scopes, asked.balance, asked.now_ms)
             hit = next((each for each in states if each.refuses(chosen.amounts.floor)), None)
             short = asked.balance is None or asked.balance.available < chosen.amounts.floor

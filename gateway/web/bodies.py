@@ -1,19 +1,26 @@
 """Reads request bodies: JSON whole, up to a limit; uploads as they come, at a least rate.
 
 Bodies are read before the hold, so that a slow sender holds nobody's money; uploads stream, so a least rate stands in.
+An upload whose sender names its digest (RFC 9530) is held to it: its last part goes nowhere unless all of it fits, so
+that what somebody approved is what is sent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
+from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
+from hashlib import sha256
 from typing import Any
 
 from gateway.core.errors import InvalidRequest, TooLarge
+from gateway.core.headers import Headers, header_value
 from gateway.core.multipart import MultipartFields
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
+_SHA256 = re.compile(rb"(?:^|[,\s])sha-256=:([^:]*):")
 # A sender may begin slowly: the least rate counts from here on.
 _RATE_GRACE_S = 10.0
 # A JSON body that is not there by then will not come.
@@ -54,6 +61,22 @@ async def _read_rest(receive: Receive, first: bytes, limit_bytes: int) -> bytes:
             return b"".join(parts)
 
 
+def digest_of(headers: Headers) -> str:
+    """SHA-256 in hex as `Content-Digest` names it, "" where it does not. Errors: InvalidRequest where it cannot be
+    read."""
+    value = header_value(headers, b"content-digest")
+    found = _SHA256.search(value) if value is not None else None
+    if found is None:
+        return ""
+    try:
+        digest = b64decode(found[1], validate=True)
+    except ValueError:
+        digest = b""
+    if len(digest) != sha256().digest_size:
+        raise InvalidRequest("sha-256 is 32 bytes in base64, between colons", param="content-digest")
+    return digest.hex()
+
+
 def check_size(size: int, limit_bytes: int) -> None:
     if size > limit_bytes:
         raise TooLarge(f"the body is larger than {limit_bytes} bytes", param="body")
@@ -63,8 +86,11 @@ class Upload:
     """A body that streams. `first` reads ahead for its small fields; iterating gives everything from the start."""
 
     def __init__(
-        self, receive: Receive, *, limit_bytes: int, least_bytes_per_s: int, grace_s: float = _RATE_GRACE_S
-    ) -> None:
+        self, receive: Receive, *, limit_bytes: int, least_bytes_per_s: int, grace_s: float = _RATE_GRACE_S,
+        digest: str = "",
+    ) -> None:  # fmt: skip
+        self._digest = digest
+        self._hash = sha256() if digest else None
         self._receive = receive
         self._limit_bytes = limit_bytes
         self._least_bytes_per_s = least_bytes_per_s
@@ -108,6 +134,10 @@ class Upload:
         self._more = message.get("more_body", False)
         if self._form is not None:
             self._form.feed(part)
+        if self._hash is not None:
+            self._hash.update(part)
+            if not self._more and self._hash.hexdigest() != self._digest:
+                raise InvalidRequest("the body has another SHA-256 than the header says", param="content-digest")
         return part
 
     async def pieces(self, *, chunked: bool) -> AsyncIterator[bytes]:

@@ -21,7 +21,7 @@ from gateway.flows.proxying import Relay
 from gateway.flows.trace import Trace
 from gateway.ports import System
 from gateway.web.addresses import Addresses
-from gateway.web.bodies import ClientGone, Receive, Upload, check_size, read_body
+from gateway.web.bodies import ClientGone, Receive, Upload, check_size, digest_of, read_body
 from gateway.web.http_protocol import EXTENSION, Direct
 from gateway.web.outlet import Outlet, Send
 from gateway.web.problems import render_failure, render_problem
@@ -165,8 +165,10 @@ class Proxy:
         call.upload_bytes = int(length) if length is not None and length.isdigit() else 0
         if call.upload_bytes > self._limits.upload_most_bytes:
             raise TooLarge(f"the upload is larger than {self._limits.upload_most_bytes} bytes", param="body")
+        call.upload_digest = digest_of(call.headers)
         return Upload(
             receive,
+            digest=call.upload_digest,
             limit_bytes=self._limits.upload_most_bytes,
             least_bytes_per_s=self._limits.upload_least_bytes_per_s,
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -114,6 +116,46 @@ def test_what_is_passed_on_unread_is_quoted_too(org: Org) -> None:
     least = Decimal(answer.headers["farebox-quote"].split('min="')[1].split('"')[0])
     record = org.must("GET", f"/api/requests/{answer.headers['farebox-request-id']}", user="alice")
     assert least <= Decimal(record["cost"]["amount"])
+
+
+def _upload(content: bytes) -> tuple[bytes, dict[str, str]]:
+    """A recording to be written down, as a form, and its headers."""
+    boundary = b"----toll"
+    fields = b"".join(
+        b'--%b\r\ncontent-disposition: form-data; name="%b"\r\n\r\n%b\r\n' % (boundary, name, value)
+        for name, value in ((b"model", b"whisper-1"), (b"response_format", b"json"))
+    )
+    head = b'--%b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\ncontent-type: audio/wav\r\n\r\n'
+    body = fields + head % boundary + content + b"\r\n--%b--\r\n" % boundary
+    return body, {"content-type": "multipart/form-data; boundary=----toll"}
+
+
+def _digest(body: bytes) -> dict[str, str]:
+    return {"content-digest": f"sha-256=:{b64encode(sha256(body).digest()).decode()}:"}
+
+
+def test_an_approval_of_an_upload_is_for_its_bytes(org: Org) -> None:
+    """Large enough that its greatest time takes an approval."""
+    path = "/v1/audio/transcriptions"
+    good, form = _upload(b"\x01" * 9_000_000)
+    evil, _ = _upload(b"\x02" * 9_000_000)
+    headers = org.headers("gil") | form
+
+    def send(body: bytes, **more: str) -> httpx.Response:
+        return org.stack.http.post(path, content=body, headers=headers | more, timeout=60)
+
+    nameless = send(good)
+    assert (nameless.status_code, nameless.json()["param"]) == (422, "content-digest"), nameless.text
+    asked = send(good, **_digest(good))
+    assert asked.status_code == 402, asked.text
+    quote = {"farebox-quote": asked.json()["quote"]["id"]}
+    org.must("POST", f"/api/quotes/{quote['farebox-quote']}/approve", {}, user="gil")
+    other = send(evil, **quote, **_digest(evil))
+    assert (other.status_code, other.json()["code"]) == (409, "quote_mismatch")
+    lying = send(evil, **quote, **_digest(good))
+    assert (lying.status_code, lying.json()["param"]) == (422, "content-digest"), lying.text
+    assert org.must("GET", f"/api/quotes/{quote['farebox-quote']}", user="gil")["state"] == "approved"
+    assert send(good, **quote, **_digest(good)).status_code == 200
 
 
 def _cost(answer: httpx.Response) -> str:
