@@ -114,6 +114,6 @@ RESPONSES: dict[str, Schema] = {
     "Problem": _response("Problem", "Refused; `code` says why", _RETRY),
     "Invalid": _response("Invalid", "Bad input; `param` names it, and nothing has changed", {}),
     "Forbidden": _response("Forbidden", "Known, but not for this; `code` says why", {}),
-    "Conflict": _response("Conflict", "As things stand it cannot be done; `state` says how they stand", {}),
+    "Conflict": _response("Conflict", "As things stand it cannot be done; `state` says how they stand", _RETRY),
     "PaymentRequired": _response("PaymentRequired", "Money, or a yes, would help", _CHALLENGED),
 }
