@@ -40,6 +40,11 @@ PARAMETERS: dict[str, Schema] = {
     "Limit": _query("limit", "How many at most", whole(1, PAGE_MOST) | {"default": 100}),
     "After": _query("after", "What `next` of the page before says", {**TEXT, "maxLength": _MORE_CHARACTERS}),
     "Person": _query("user", "Only what is of this person", PERSON_ID),
+    "ContentDigest": _header(
+        "Content-Digest",
+        "Of an upload: `sha-256=:<base64>:` (RFC 9530). An approval is for these bytes, and what comes is held to it",
+        {"type": "string", "pattern": "sha-256=:[A-Za-z0-9+/]{43}=:"},
+    ),
     "LastEventId": _header("Last-Event-ID", "The last event that was seen; what came after it is told", TEXT),
 }  # fmt: skip
 

@@ -84,6 +84,8 @@ def _operation(each: RelayPath, names: set[str]) -> Schema:
         operation["parameters"].append({"name": "model", "in": "query", "required": True, "schema": TEXT})
     elif each.dialect is Dialect.GEMINI:
         operation["parameters"].append({"name": "alt", "in": "query", "schema": words("json", "sse")})
+    if each.operation in _UPLOADS or each.operation is Operation.RAW:
+        operation["parameters"].append({"$ref": "#/components/parameters/ContentDigest"})
     body = _request_body(each)
     return operation if body is None else operation | {"requestBody": body}
 
