@@ -525,5 +525,6 @@ async def test_approving_again_says_the_same_and_more_than_the_quote_buys_nothin
 async def test_a_proof_of_the_wrong_kind_is_refused_also_where_none_is_needed(parts: Parts) -> None:
     quote_id = await quoted(parts, tokens=EXPLICIT)
     await approve(parts, quote_id)
-    for name, value in (("password", True), ("otp", ["1"]), ("passkey", "x")):
+    wrong: dict[str, Any] = {"password": True, "otp": ["1"], "passkey": "x"}
+    for name, value in wrong.items():
         assert await refused(parts, quote_id, **{name: value}) == (422, "invalid_request", name)
