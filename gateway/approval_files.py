@@ -96,6 +96,7 @@ class PlanKeys:
     credit_limit_usd: Decimal = Decimal(0)
     window: str = "month"
     period: str = "calendar"
+    app_may_give: bool = False
 
     def __post_init__(self) -> None:
         if self.window not in _PLAN_WINDOWS:
@@ -128,6 +129,7 @@ class PlansFile:
                     credit_limit=nanousd(f"plans.{name}.credit_limit_usd", each.credit_limit_usd),
                     window=each.window,
                     period=each.period,
+                    app_may_give=each.app_may_give,
                 )
                 for name, each in self.plans.items()
             }

@@ -47,7 +47,7 @@ from gateway.web.site import own_site
 
 CHAT = "/v1/chat/completions"
 USD = 1_000_000_000  # nanousd
-PLANS = {"pro": Plan(name="pro", included=5 * USD, credit_limit=2 * USD)}
+PLANS = {"pro": Plan(name="pro", included=5 * USD, credit_limit=2 * USD, app_may_give=True)}
 
 
 def usd(amount: str) -> dict[str, str]:

@@ -13,13 +13,20 @@ from gateway.core.windows import window_at
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`included` is the allowance of each period (`month`, `week` or `day`), `credit_limit` what may be owed."""
+    """`included` is the allowance of each period (`month`, `week` or `day`), `credit_limit` what may be owed.
+    `app_may_give`: an app's key may give it to persons that it names; else only the operator, whose money it is."""
 
     name: str
     included: int = 0
     credit_limit: int = 0
     window: str = "month"
     period: str = "calendar"
+    app_may_give: bool = False
+
+    @property
+    def is_money(self) -> bool:
+        """Whether somebody pays for it."""
+        return self.included > 0 or self.credit_limit > 0
 
 
 def period_of(plan: Plan, zones: Sequence[TimeZoneRule], anchor_ms: int, now_ms: int) -> tuple[str, int]:
@@ -36,4 +43,5 @@ def plan_members(plan: Plan) -> dict[str, Any]:
         "credit_limit": money_object(plan.credit_limit, Unit.NANOUSD),
         "window": plan.window,
         "period": plan.period,
+        "app_may_give": plan.app_may_give,
     }

@@ -20,8 +20,8 @@ from gateway.core.directory import (
     account_of_person,
     person_part,
 )
-from gateway.core.errors import Conflict, InvalidRequest, NotFound
-from gateway.core.holds import Credited
+from gateway.core.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from gateway.core.holds import Balance, Credited
 from gateway.core.plans import Plan, period_of
 from gateway.core.request_record import rfc3339
 from gateway.flows.callers import Caller
@@ -62,6 +62,8 @@ class Peopling:
     async def make(self, principal: Principal, person_id: str, plan_name: str) -> dict[str, Any]:
         """Make a person; the same again answers the same. Errors: InvalidRequest, Conflict."""
         plan = self.plan(plan_name) if plan_name else None
+        if plan is not None and plan.is_money and not plan.app_may_give and not principal.operator:
+            raise Forbidden("this plan is money: the operator gives it", param="plan")
         org = await self._store.org(principal.org_id)
         if org is None:
             raise NotFound("there is no such account")
@@ -122,15 +124,23 @@ class Peopling:
         """Begin the running period of a plan on an account, once. A plan that was taken off and comes back within its
         period brings its limit back, but nothing that it gave before."""
         period_id, ends_at_ms = period_of(plan, org.time_zones, org.anchor_ms, self._now_ms())
-        period = f"{plan.name}:{period_id}"
+        period, before = f"{plan.name}:{period_id}", await self._ledger.balance(account)
         begun = await self._ledger.renew_allowance(
             account, period, plan.included, plan=plan.name, ends_at_ms=ends_at_ms
         )
-        if isinstance(begun, Credited) and begun.outcome == "replayed" and not await self._running(account):
+        if isinstance(begun, Credited) and begun.outcome == "replayed" and await self._running(account) != plan.name:
             period += f":{self._now_ms()}"
             await self._ledger.renew_allowance(account, period, 0, plan=plan.name, ends_at_ms=ends_at_ms)
-        if plan.credit_limit:
-            await self._ledger.set_credit_limit(account, plan.credit_limit, change_id=f"{period}:limit")
+        if before is None or before.plan != plan.name:
+            await self._owe(account, plan.credit_limit, before)
+
+    async def _owe(self, account: str, limit: int, before: Balance | None) -> None:
+        """The credit limit that comes with a plan, once: what an operator has set since stays. Where no plan says one,
+        the last plan's goes."""
+        last = self._policies().plans.get(before.plan) if before is not None else None
+        was_the_plans = before is not None and last is not None and 0 < last.credit_limit == before.credit_limit
+        if limit or was_the_plans:
+            await self._ledger.set_credit_limit(account, limit, change_id=f"plan:{self._now_ms()}:limit")
 
     async def _running(self, account: str) -> str:
         """The plan whose period runs on an account; "" none."""
@@ -148,17 +158,15 @@ class Peopling:
         if plan is not None:
             await self.begin(org, account, plan)
         else:
-            await self._ledger.renew_allowance(account, f"none:{self._now_ms()}", 0, plan="", ends_at_ms=0)
+            await self.end(account)
 
     async def end(self, account: str) -> None:
         """End the plan that runs on an account: its allowance goes, and the credit limit, where it is the plan's."""
         balance = await self._ledger.balance(account)
         if balance is None or not balance.plan:
             return
-        plan, change_id = self._policies().plans.get(balance.plan), f"none:{self._now_ms()}"
-        if plan is not None and 0 < plan.credit_limit == balance.credit_limit:
-            await self._ledger.set_credit_limit(account, 0, change_id=f"{change_id}:limit")
-        await self._ledger.renew_allowance(account, change_id, 0, plan="", ends_at_ms=0)
+        await self._owe(account, 0, balance)
+        await self._ledger.renew_allowance(account, f"none:{self._now_ms()}", 0, plan="", ends_at_ms=0)
 
     async def with_plan(self, principal: Principal, org: Org, plan_name: str) -> Org:
         """An organization with a plan, its period begun. Errors: InvalidRequest."""

@@ -10,6 +10,7 @@ from gateway.web.openapi_schemas import (
     ANYTHING,
     COUNT,
     DATE,
+    FLAG,
     INSTANT,
     INSTANT_ASKED,
     MSAT,
@@ -51,7 +52,7 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Plan": record(
         name=TEXT, included=usd, credit_limit=usd, window=words("day", "week", "month"),
-        period=words("calendar", "anniversary"),
+        period=words("calendar", "anniversary"), app_may_give=FLAG,
     ),
     "Price": record(
         provider=TEXT, model=TEXT, tokens=_BANDS, tiers={"type": "object", "additionalProperties": _BANDS},

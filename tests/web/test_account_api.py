@@ -67,7 +67,7 @@ async def test_included_against_overage_is_exact_while_requests_run_and_after(pa
 
 
 async def test_a_new_period_is_shown_from_the_moment_it_begins(parts: Parts) -> None:
-    parts.set_plan(Plan(name="daily", included=1 * USD, window="day"))
+    parts.set_plan(Plan(name="daily", included=1 * USD, window="day", app_may_give=True))
     await parts.must("POST", "/api/persons", {"id": "dave", "plan": "daily"})
     await parts.credit(1 * USD, (await account(parts, "dave"))["account"])
     await parts.spend(900_000_000, user="dave", model="large", tokens=9_000)

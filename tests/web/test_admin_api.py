@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from people_parts import USD, Parts, running_people, usd
 
-from gateway.core.directory import Permission, Principal
+from gateway.core.directory import Org, Permission, Principal
 from gateway.core.errors import Problem
 from gateway.core.plans import Plan
 
@@ -287,3 +287,47 @@ async def test_a_change_that_is_only_an_act_happens_once_under_a_key(parts: Part
     assert (other.status_code, other.json()["param"]) == (422, "x")
     fresh, _ = await parts.people.outbox.look(int(parts.org_id[4:6], 16), 0)
     assert len([event for event in fresh if event.kind == "webhook.test"]) == (1 if "webhooks" in path else 0)
+
+
+async def test_an_app_gives_no_plan_that_is_the_operators_money(parts: Parts) -> None:
+    parts.set_plan(Plan(name="gold", included=50 * USD, credit_limit=50 * USD))
+    parts.set_plan(Plan(name="plain"))
+    answer = await parts.refused("POST", "/api/persons", {"id": "erin", "plan": "gold"})
+    assert answer == (403, "forbidden", "plan")
+    assert (await parts.refused("GET", "/api/persons/erin"))[:2] == (404, "not_found"), "nothing has changed"
+    assert (await parts.must("POST", "/api/persons", {"id": "erin", "plan": "plain"}))["plan"] == "plain"
+    given = await parts.operated("PATCH", f"/accounts/{parts.org_id}/persons/erin", {"plan": "gold"})
+    assert given["plan"] == "gold"
+    assert (await parts.must("GET", "/api/account", user="erin"))["available"] == usd("100.00")
+
+
+async def test_a_change_of_plan_changes_what_may_be_owed_and_gives_nothing_twice(parts: Parts) -> None:
+    parts.set_plan(Plan(name="gold", included=5 * USD, credit_limit=2 * USD))
+    parts.set_plan(Plan(name="basic", included=1 * USD))
+    path = f"/accounts/{parts.org_id}/persons/carol"
+    await parts.must("POST", "/api/persons", {"id": "carol"})
+    seen = []
+    for plan in ("gold", "basic", "gold", "basic", "gold"):
+        await parts.operated("PATCH", path, {"plan": plan})
+        shown = await parts.must("GET", "/api/account", user="carol")
+        seen.append((shown["pockets"]["allowance"]["left"]["amount"], shown["pockets"]["postpaid"]["limit"]["amount"]))
+    assert [left for left, _ in seen] == ["5.00", "1.00", "0.00", "0.00", "0.00"], "each of them once a period"
+    assert [limit for _, limit in seen] == ["2.00", "0.00", "2.00", "0.00", "2.00"]
+
+
+async def test_an_operators_limit_outlives_the_period_of_a_plan(parts: Parts) -> None:
+    parts.set_plan(Plan(name="gold", included=1 * USD, credit_limit=2 * USD, window="day"))
+    await parts.must("POST", "/api/persons", {"id": "carol"})
+    given = await parts.operated("PATCH", f"/accounts/{parts.org_id}/persons/carol", {"plan": "gold"})
+    await parts.operated("PUT", f"/accounts/{given['account']}/credit-limit", {"limit": usd("0.00")})
+    parts.clock.ahead_s = 86_400
+    await parts.people.peopling.renew_account((await _org(parts)), given["account"], "gold")
+    shown = await parts.must("GET", "/api/account", user="carol")
+    assert shown["pockets"]["postpaid"]["limit"] == usd("0.00")
+    assert shown["pockets"]["allowance"]["left"] == usd("1.00")
+
+
+async def _org(parts: Parts) -> Org:
+    view = await parts.people.store.org(parts.org_id)
+    assert view is not None
+    return view.org

@@ -137,6 +137,7 @@ async def test_plans_in_force_and_the_disputes_that_cannot_be_yet(parts: Parts) 
     (plan,) = (await parts.operated("GET", "/plans"))["data"]
     assert plan == {
         "name": "pro", "included": usd("5.00"), "credit_limit": usd("2.00"), "window": "month", "period": "calendar",
+        "app_may_give": True,
     }  # fmt: skip
     assert await parts.operated("GET", "/disputes") == {"data": [], "next": None}
 

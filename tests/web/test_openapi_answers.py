@@ -102,7 +102,7 @@ async def keys(site: Site) -> None:
 
 
 async def persons(site: Site) -> None:
-    made = await once(site, "POST", "/api/persons", {"id": "alice", "plan": "pro", "budgets": [{"limit": "5"}]})
+    made = await once(site, "POST", "/api/persons", {"id": "alice", "budgets": [{"limit": "5"}]})
     assert made["budgets"]
     await site.must("POST", "/api/persons", {"id": "bob"})
     assert (await site.must("GET", "/api/persons?limit=1"))["next"]
