@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.holds import HoldRecord
+from gateway.core.holds import HoldRecord, UsageTokens
 from gateway.core.ids import request_of_hold
 from gateway.core.money import Unit, money_object
 from gateway.core.usage import Basis, Usage
@@ -34,6 +34,14 @@ def outcome_json(usage: Usage, basis: Basis, *, cut: str | None = None, model: s
     if model:
         more += b',"model":' + msgspec.json.encode(model)
     return b'{"usage":%b,"basis":"%b"%b}' % (usage.as_json(), basis.encode(), more)
+
+
+def tokens_of(outcome: bytes) -> UsageTokens:
+    """The tokens that an outcome tells, for the day's usage of a posting that is written later."""
+    usage = msgspec.json.decode(outcome).get("usage", {}) if outcome else {}
+    return UsageTokens(
+        usage.get("input_tokens", 0), usage.get("cached_input_tokens", 0), usage.get("output_tokens", 0)
+    )
 
 
 def request_record(hold: HoldRecord, unit: Unit) -> dict[str, Any]:

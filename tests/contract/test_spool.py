@@ -16,8 +16,10 @@ from gateway.adapters.redis.ledger import RedisLedger
 from gateway.adapters.redis.link import RedisLink
 from gateway.adapters.redis.spool import PostSpool
 from gateway.core.errors import Unavailable
-from gateway.core.holds import Placed, PlaceHold, Posted, Refused
+from gateway.core.holds import NO_TOKENS, Measure, Placed, PlaceHold, Posted, Refused, ScopeClaim, UsageTokens
 from gateway.core.money import Rate, Unit
+from gateway.core.request_record import outcome_json
+from gateway.core.usage import Basis, Usage
 
 ACCOUNT = "tok_7f0000000000000001"
 RATE = Rate(60_000_000_000)
@@ -57,11 +59,13 @@ class Away:
         self.ledger = ledger
         self.calls = 0
 
-    async def post(self, hold_id: str, cost: int, *, account: str, outcome: bytes = b"") -> Posted | Refused:
+    async def post(
+        self, hold_id: str, cost: int, *, account: str, outcome: bytes = b"", tokens: UsageTokens = NO_TOKENS
+    ) -> Posted | Refused:
         self.calls += 1
         if self.calls > 1:
             raise Unavailable("away")
-        return await self.ledger.post(hold_id, cost, account=account, outcome=outcome)
+        return await self.ledger.post(hold_id, cost, account=account, outcome=outcome, tokens=tokens)
 
 
 async def test_what_was_put_is_posted_once_and_the_file_is_emptied(ledger: RedisLedger, tmp_path: Path) -> None:
@@ -141,4 +145,17 @@ def test_a_full_spool_drops_and_counts(tmp_path: Path, caplog: pytest.LogCapture
     assert (spool.waiting_count, spool.dropped_count) == (2, 1)
     assert "ho_7f2" in caplog.text
     assert os.listdir(tmp_path / "spool")
+    spool.close()
+
+
+async def test_a_late_posting_counts_its_tokens_in_the_days_usage(ledger: RedisLedger, tmp_path: Path) -> None:
+    line = ScopeClaim(ACCOUNT, "2026-11-28", Measure.USAGE, detail="m|alice|ak_7f")
+    hold = PlaceHold("ho_7f9", ACCOUNT, 100, 100, 100, RATE, scopes=(line,))
+    assert isinstance(await ledger.place(hold), Placed)
+    spool = PostSpool.open(tmp_path)
+    usage = Usage(input_tokens=30, cached_input_tokens=10, output_tokens=7)
+    spool.put("ho_7f9", ACCOUNT, 40, outcome_json(usage, Basis.REPORTED))
+    assert (await spool.replay(ledger)).posted == 1
+    counted = await ledger._link.command("HGET", f"{{p7f}}y:2026-11-28|{ACCOUNT}", line.detail, key="{p7f}")
+    assert counted is not None and counted.split()[:5] == [b"1", b"30", b"10", b"7", b"40"]
     spool.close()

@@ -25,7 +25,8 @@ from typing import BinaryIO, Protocol, Self
 import msgspec
 
 from gateway.core.errors import Unavailable
-from gateway.core.holds import Posted, Refused
+from gateway.core.holds import Posted, Refused, UsageTokens
+from gateway.core.request_record import tokens_of
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,9 @@ class SpooledPost(msgspec.Struct, frozen=True):
 class PostLedger(Protocol):
     """What replay needs of the ledger."""
 
-    async def post(self, hold_id: str, cost: int, *, account: str, outcome: bytes = b"") -> Posted | Refused: ...
+    async def post(
+        self, hold_id: str, cost: int, *, account: str, outcome: bytes = b"", tokens: UsageTokens = ...
+    ) -> Posted | Refused: ...
 
 
 @dataclass(slots=True)
@@ -142,7 +145,9 @@ class PostSpool:
             _log.error("posting of hold %s (%d) is too old to be replayed: see stale.log", entry.hold_id, entry.cost)
             return True
         try:
-            answer = await ledger.post(entry.hold_id, entry.cost, account=entry.account, outcome=entry.outcome)
+            answer = await ledger.post(
+                entry.hold_id, entry.cost, account=entry.account, outcome=entry.outcome, tokens=tokens_of(entry.outcome)
+            )
         except Unavailable:
             return False
         if isinstance(answer, Refused):
