@@ -25,6 +25,7 @@ DIGEST = "d" * 40
 PERIODS = (
     ("pro:may", "pro", FAR_MS), ("basic:may", "basic", FAR_MS), ("pro:june", "pro", FAR_MS + 1), ("pro:april", "pro", 1),
     ("flat", "flat", 0), ("none:1", "", 0), ("none:2", "", 0),
+    ("none:3", "", 2),
 )  # fmt: skip
 LOSABLE = (*CLAIMS, *map(usage_claim, ACCOUNTS))
 people = st.sampled_from([PERSON] * 4 + [NEWCOMER] * 3 + ["tok_7fa"])
@@ -33,18 +34,21 @@ lift_lists = st.lists(st.sampled_from(BUDGETS), max_size=2, unique=True).map(tup
 quote_states = st.sampled_from([QuoteState.APPROVED] * 5 + [QuoteState.OPEN] * 2 + [QuoteState.REFUSED])
 
 
+budget_changes = st.builds(
+    lambda budget_id, limit, state, raised: Budget(budget_id, limit, state, raised_to=raised[0], raised_until_ms=raised[1]),
+    st.sampled_from(BUDGETS), st.one_of(st.none(), st.integers(0, 300)), st.sampled_from(["active"] * 4 + ["paused"]),
+    st.sampled_from([(0, 0)] * 3 + [(500, FAR_MS), (5, FAR_MS), (500, 1)]),
+)  # fmt: skip
+
+
 class TermsRules(LedgerPair):
     """What persons, apps and operators decide."""
 
-    @rule(
-        budget_id=st.sampled_from(BUDGETS), limit=st.one_of(st.none(), st.integers(0, 300)),
-        state=st.sampled_from(["active"] * 4 + ["paused"]), raised=st.sampled_from([(0, 0)] * 3 + [(500, FAR_MS), (0, FAR_MS), (500, 1)]),
-    )  # fmt: skip
-    def put_budget(self, budget_id: str, limit: int | None, state: str, raised: tuple[int, int]) -> None:
-        to, until_ms = raised
-        self.model.claims.budgets[budget_id] = Budget(budget_id, limit, state, raised_to=to, raised_until_ms=until_ms)
-        self.run(self.link.command("DEL", keys.budget_key(TAG, budget_id), key=TAG))
-        self.run(self.workers[0].put_budget(ORG, self.model.claims.budgets[budget_id]))
+    @rule(budget=budget_changes)
+    def put_budget(self, budget: Budget) -> None:
+        self.model.claims.budgets[budget.budget_id] = budget
+        self.run(self.link.command("DEL", keys.budget_key(TAG, budget.budget_id), key=TAG))
+        self.run(self.workers[0].put_budget(ORG, budget))
 
     @precondition(lambda self: any(each.state == "paused" for each in self.model.claims.budgets.values()))
     @rule(number=st.integers(0, 4))

@@ -6,19 +6,30 @@ before and after. What a script takes without an error must leave the books bala
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from script_calls import (
+    ACCOUNT,
+    CALLS,
+    HOLD_ARGS,
+    PERSON,
+    PERSONS_HOLD,
+    SCOPE_KEYS,
+    TAG,
+    dump,
+    fill,
+    key,
+    must_balance,
+    must_change_nothing,
+    persons_keys,
+    run,
+)
 
-from gateway.adapters.redis.scripts import Script, load
-
-TAG = "{p7f}"
-ACCOUNT, PERSON, HOLD, LATE = "tok_7fa", "acct_7fb", "ho_7f1", "ho_7f2"
 HOSTILE_NUMBERS = (
     "-1000", "-1", "-0", "+5", "0x10", "1e3", " 5 ", "5 ", "\t5", "nan", "inf", "-inf", "", "00", "007", "1.0", "1,0",
     "9007199254740993", "1000000000000000", "99999999999999999999", "5\n", "5\x00", "١٢", "true", "{}", "NaN",
@@ -28,100 +39,7 @@ WRONG_TYPES: dict[str, tuple[str, ...]] = {
     "string": ("SET", "hello"), "list": ("RPUSH", "x"), "set": ("SADD", "x"), "hash": ("HSET", "f", "v"),
     "zset": ("ZADD", "1", "x"), "stream": ("XADD", "*", "f", "v"),
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A good call of a script. `numbers` and `names` say which arguments are checked as such; `types` what each key
-    is."""
-
-    script: Script
-    keys: tuple[str, ...]
-    args: tuple[str, ...]
-    numbers: tuple[int, ...]
-    names: tuple[int, ...]
-    types: tuple[str, ...]
-
-    def with_argument(self, place: int, value: str) -> Call:
-        return replace(self, args=(*self.args[:place], value, *self.args[place + 1 :]))
-
-
-def key(name: str) -> str:
-    return TAG + name
-
-
-SCOPE_KEYS = (key("c:total|org"), key("c:day:1|user"), key("b:bu_1"), key("u:total|caveat"))
-SCOPE_ARGS = ("m", "1000", "0", "m", "", "4102444800000", "u", "5", "0")
-PLACE_KEYS = (key(f"a:{ACCOUNT}"), key("h:ho_7f9"), key("open"), key("journal"), *SCOPE_KEYS)
-PLACE_ARGS = (
-    "ho_7f9",
-    ACCOUNT,
-    "10",
-    "20",
-    "50",
-    "7",
-    "w1",
-    "",
-    "30000",
-    "600000",
-    "c:pay1",
-    "r:t1",
-    "{}",
-    "5",
-    "1000",
-)
-OPEN_KEYS = (key(f"a:{ACCOUNT}"), key(f"h:{HOLD}"), key("open"), key("journal"), *SCOPE_KEYS)
-OPEN_TYPES = ("hash", "string", "zset", "stream", "hash", "hash", "hash", "hash")
-RESIZE_KEYS = (OPEN_KEYS[0], OPEN_KEYS[1], *OPEN_KEYS[3:])
-RESIZE_TYPES = (OPEN_TYPES[0], OPEN_TYPES[1], *OPEN_TYPES[3:])
-CREDIT_KEYS = (key(f"a:{ACCOUNT}"), key("accounts"), key("journal"))
-CREDIT_ARGS = (ACCOUNT, "pay9", "5", "msat", "7", "lightning", "payment", "paid", "", "agent", "house-msat_7f")
-HOUSE_ARGS = (ACCOUNT, "pay9", "5", "msat", "7", "lightning", "promotion", "house", "", "agent", "house-msat_7f")
-PERSON_ARGS = (
-    PERSON,
-    "pay9",
-    "5",
-    "nanousd",
-    "0",
-    "stripe",
-    "payment",
-    "paid",
-    "prepaid",
-    "person",
-    "house-nanousd_7f",
-)
-
-
-def calls() -> dict[str, Call]:
-    """One good call of every script, or more."""
-    ending = {"keys": OPEN_KEYS, "types": OPEN_TYPES}
-    late = (OPEN_KEYS[0], key(f"h:{LATE}"), *OPEN_KEYS[2:])
-    return {
-        "place": Call(load("place"), PLACE_KEYS, PLACE_ARGS + SCOPE_ARGS, (2, 3, 4, 5, 8, 9, 13, 14, 16, 17, 20, 22, 23),
-                      (0, 1), OPEN_TYPES),
-        "extend_to": Call(load("extend_to"), RESIZE_KEYS, (HOLD, "40"), (1,), (0,), RESIZE_TYPES),
-        "shrink_to": Call(load("shrink_to"), RESIZE_KEYS, (HOLD, "15"), (1,), (0,), RESIZE_TYPES),
-        "checkpoint": Call(load("checkpoint"), OPEN_KEYS[1:3], (HOLD, "12"), (1,), (0,), ("string", "zset")),
-        "post": Call(load("post"), **ending, args=(HOLD, ACCOUNT, "35", "{}", "86400000"), numbers=(2, 4), names=(0, 1)),
-        "post late": Call(load("post"), late, (LATE, ACCOUNT, "35", "{}", "86400000"), (2, 4), (0, 1), OPEN_TYPES),
-        "void": Call(load("void"), **ending, args=(HOLD, ACCOUNT, "{}", "86400000"), numbers=(3,), names=(0, 1)),
-        "expire": Call(load("expire"), **ending, args=(HOLD, "86400000", "1"), numbers=(1, 2), names=(0,)),
-        "credit": Call(load("credit"), CREDIT_KEYS, CREDIT_ARGS, (2, 4), (0, 1, 3, 5, 6, 7, 9), ("hash", "set", "stream")),
-        "credit a person": Call(load("credit"), (key(f"a:{PERSON}"), *CREDIT_KEYS[1:]), PERSON_ARGS, (2, 4),
-                                (0, 1, 3, 5, 6, 7, 9), ("hash", "set", "stream")),
-        "credit from the house": Call(load("credit"), (*CREDIT_KEYS, key("a:house-msat_7f")), HOUSE_ARGS, (2, 4),
-                                      (0, 1, 3, 5, 6, 7, 9, 10), ("hash", "set", "stream", "hash")),
-        "debit": Call(load("debit"), (CREDIT_KEYS[0], CREDIT_KEYS[2]), (ACCOUNT, "back9", "900", "refund", "prepaid"), (2,),
-                      (0, 1, 3, 4), ("hash", "stream")),
-        "idempotency_begin": Call(load("idempotency_begin"), (key("idem:1"),), ("w1", "30000", "86400000", "f1", "f0"),
-                                  (1, 2), (0, 3, 4), ("hash",)),
-        "idempotency_end": Call(load("idempotency_end"), (key("idem:0"),), ("w1", "keep", "answer"), (), (0, 1),
-                                ("hash",)),
-        "trim": Call(load("trim"), (key("journal"), key("opening")), ("2", "100"), (0, 1), (), ("stream", "hash")),
-    }  # fmt: skip
-
-
-CALLS = calls()
+ON_HOLDS = ("extend_to", "shrink_to", "checkpoint", "post", "void", "expire", "raise_hold")
 
 
 @pytest.fixture
@@ -129,53 +47,6 @@ def store(valkey_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(valkey_url) as client:
         fill(client)
         yield client
-
-
-def fill(client: redis.Redis) -> None:
-    """An account with one open hold and one expired, both on three scopes, a person, a budget."""
-    client.flushall()
-    client.hset(key("b:bu_1"), mapping={"limit": 500, "state": "active"})
-    run(client, CALLS["credit"].with_argument(1, "pay1").with_argument(2, "400"))
-    run(client, CALLS["credit a person"].with_argument(1, "pay1"))
-    for hold_id in (HOLD, LATE):
-        place = CALLS["place"].with_argument(0, hold_id)
-        run(client, replace(place, keys=(place.keys[0], key(f"h:{hold_id}"), *place.keys[2:])))
-    run(client, replace(CALLS["expire"].with_argument(0, LATE), keys=CALLS["post late"].keys))
-    run(client, replace(CALLS["idempotency_begin"], keys=CALLS["idempotency_end"].keys))
-
-
-def run(client: redis.Redis, call: Call) -> object:
-    return client.eval(call.script.text, len(call.keys), *call.keys, *call.args)
-
-
-def dump(client: Any) -> dict[bytes, object]:
-    """Every key with its contents. Hashes and sets as such: their serialisation depends on the order of writes."""
-    readers: dict[bytes, Callable[[bytes], object]] = {
-        b"hash": client.hgetall, b"set": client.smembers, b"string": client.get,
-        b"zset": lambda name: client.zrange(name, 0, -1, withscores=True), b"stream": client.xinfo_stream,
-        b"list": lambda name: client.lrange(name, 0, -1),
-    }  # fmt: skip
-    return {name: (readers[client.type(name)](name), client.pexpiretime(name)) for name in sorted(client.keys())}
-
-
-def must_change_nothing(client: redis.Redis, call: Call) -> None:
-    before = dump(client)
-    with pytest.raises(redis.ResponseError):
-        run(client, call)
-    assert dump(client) == before
-
-
-def must_balance(client: Any) -> None:
-    """available + held + posted = credited + debt, and nothing is below zero."""
-    for name in client.smembers(key("accounts")):
-        fields = client.hgetall(key("a:") + name.decode())
-        values = {
-            field: int(fields.get(field.encode(), 0)) for field in ("available", "held", "posted", "credited", "debt")
-        }
-        assert values["available"] + values["held"] + values["posted"] == values["credited"] + values["debt"]
-        assert min(values["available"], values["held"], values["posted"], values["debt"]) >= 0
-    for name in SCOPE_KEYS[:2] + SCOPE_KEYS[3:]:
-        assert all(int(value) >= 0 for value in client.hgetall(name).values())
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -230,25 +101,97 @@ def test_a_key_of_the_wrong_type_changes_nothing(store: redis.Redis, name: str) 
                 assert dump(store) == before
 
 
-@pytest.mark.parametrize("name", ["extend_to", "shrink_to", "checkpoint", "post", "void", "expire"])
+@pytest.mark.parametrize("name", [name for name in CALLS if name.startswith(ON_HOLDS)])
 def test_a_hold_that_is_no_hold_changes_nothing(store: redis.Redis, name: str) -> None:
-    hold_key = key(f"h:{HOLD}")
+    (hold_key,) = [each for each in CALLS[name].keys if each.startswith(key("h:"))]
     for garbage in (b"", b"\x90", b"\xc0", b"\x92\x01\x02", b"hello", b"\xdd\xff\xff\xff\xff", b"\x80"):
         store.set(hold_key, garbage)
         must_change_nothing(store, CALLS[name])
 
 
-@pytest.mark.parametrize("name", ["place", "extend_to", "shrink_to", "post", "void", "expire", "credit", "debit"])
+@pytest.mark.parametrize("name", [name for name in CALLS if key(f"a:{ACCOUNT}") in CALLS[name].keys])
 def test_a_balance_that_is_no_number_changes_nothing(store: redis.Redis, name: str) -> None:
     store.hset(key(f"a:{ACCOUNT}"), "available", "many")
     must_change_nothing(store, CALLS[name])
+
+
+@pytest.mark.parametrize("pocket", ["allowance", "postpaid"])
+@pytest.mark.parametrize("name", [name for name in CALLS if key(f"a:{PERSON}") in CALLS[name].keys])
+def test_a_pocket_that_is_no_number_changes_nothing(store: redis.Redis, name: str, pocket: str) -> None:
+    store.hset(key(f"a:{PERSON}"), pocket, "5 many 0")
+    must_change_nothing(store, CALLS[name])
+
+
+@pytest.mark.parametrize(("name", "scope", "field", "value"), [
+    ("post of a person", 7, "small|alice|ak_7f1", "1 2 3"), ("post late of a person", 7, "small|alice|ak_7f1", "x"),
+    ("expire of a person", 7, "small|alice|ak_7f1", "1 2 3 4 5 6 7"), ("post of a person", 1, "limit", "much"),
+    ("post of a person", 0, "used", "much"), ("post late of a person", 0, "held", "much"),
+    ("place of a person", 8, "approved_max", "much"), ("place of a person", 8, "expires_at", "never"),
+    ("place of a person", 1, "limit", "much"), ("place of a person", 6, "held", "much"),
+])  # fmt: skip
+def test_a_figure_of_a_scope_that_is_none_changes_nothing(
+    store: redis.Redis, name: str, scope: int, field: str, value: str
+) -> None:
+    store.hset(CALLS[name].keys[4 + scope], field, value)
+    must_change_nothing(store, CALLS[name])
+
+
+@pytest.mark.parametrize("name", ["post of a person", "post late of a person"])
+@pytest.mark.parametrize(
+    "tokens", ["7", "7 2", "7 2 3 4", "-7 2 3", "7 2 x", "1e3 2 3", " 7 2 3", f"{10**15} 2 3", "07 2 3"]
+)
+def test_tokens_that_are_none_change_nothing(store: redis.Redis, name: str, tokens: str) -> None:
+    must_change_nothing(store, CALLS[name].with_argument(5, tokens))
+
+
+@pytest.mark.parametrize("words", [
+    "", "hset", "hset|f", "hset|f|1|g", "hset|f" + "|x" * 8_001, "hsetnx|f", "hsetnx|f|1|g|2", "hincrby|f", "hincrby|f|x", "hincrby|f|1e3",
+    "hincrby|f|1000000000000000", "hincrby|text|1", "hincrby|great|1", "hdel", "flushall", "HSET|f|1", "set|x", "sadd|x", "zadd|0|x",
+    "pexpireat|x", "pexpireat|", "pexpireat|-1", "pexpireat|1|XX", "del|x", "hset|f|x", "del",
+])  # fmt: skip
+def test_a_write_of_the_directory_that_would_fail_changes_nothing(store: redis.Redis, words: str) -> None:
+    """The second of two writes on one key, after a good one that it may depend on."""
+    change, name = CALLS["change"], key("new" if words in ("set|x", "sadd|x") else "record")
+    store.hset(key("record"), mapping={"f": "1", "text": "x", "great": "9" * 17})
+    first = {"hset|f|x": ("hset|f|x", "hincrby|f|1"), "del": ("del", "hincrby|f|x")}.get(words, ("hset|g|1", words))
+    args = (*change.args[:5], *(each.replace("|", "\x1f") for each in first))
+    must_change_nothing(store, replace(change, keys=(*change.keys[:4], name, name), args=args))
+
+
+def test_writes_of_the_directory_may_build_on_each_other(store: redis.Redis) -> None:
+    change, name = CALLS["change"], key("record")
+    store.set(name, "text")
+    writes = ("del", "hsetnx|used|5", "hsetnx|used|6", "hincrby|used|-2", "hset|a|1|b|2", "hdel|a|c")
+    args = (*change.args[:5], *(each.replace("|", "\x1f") for each in writes))
+    assert run(store, replace(change, keys=(*change.keys[:4], *[name] * len(writes)), args=args)) == 4
+    assert store.hgetall(name) == {b"used": b"3", b"b": b"2"}
+
+
+@pytest.mark.parametrize("place", [1, 2])
+def test_a_log_whose_last_entry_is_none_of_ours_changes_nothing(store: redis.Redis, place: int) -> None:
+    log = CALLS["change"].keys[place]
+    store.delete(log)
+    store.xadd(log, {"e": "hello"})
+    must_change_nothing(store, CALLS["change"])
+    store.delete(log)
+    store.xadd(log, {"e": "hello"}, id="0-7")
+    if place == 1:
+        must_change_nothing(store, CALLS["change"])
+
+
+def test_a_log_that_has_lost_its_end_takes_no_entry_under_a_number_of_before(store: redis.Redis) -> None:
+    run(store, CALLS["change"])
+    store.xtrim(key("audit"), maxlen=0)
+    must_change_nothing(store, CALLS["change"].with_argument(0, "4"))
 
 
 @pytest.mark.parametrize("scopes", [
     ("m",), ("m", "10"), ("x", "10", "0"), ("m", "", "0"), ("m", "-5", "0"), ("m", "10", "0", "m"), ("", "", ""),
 ])  # fmt: skip
 def test_scopes_that_do_not_fit_their_keys_change_nothing(store: redis.Redis, scopes: Sequence[str]) -> None:
-    must_change_nothing(store, replace(CALLS["place"], keys=PLACE_KEYS[:5], args=PLACE_ARGS + tuple(scopes)))
+    place = CALLS["place"]
+    args = place.args[: 2 + len(HOLD_ARGS)] + tuple(scopes)  # two ids before them
+    must_change_nothing(store, replace(place, keys=place.keys[:5], args=args))
 
 
 def test_floor_first_and_ceiling_out_of_order_change_nothing(store: redis.Redis) -> None:
@@ -258,10 +201,11 @@ def test_floor_first_and_ceiling_out_of_order_change_nothing(store: redis.Redis)
 
 def test_keys_that_the_hold_did_not_record_are_told_and_nothing_changes(store: redis.Redis) -> None:
     before = dump(store)
-    for name in ("extend_to", "shrink_to", "post", "void", "expire"):
-        own = len(CALLS[name].keys) - len(SCOPE_KEYS)
-        reply = run(store, replace(CALLS[name], keys=CALLS[name].keys[:own]))
-        assert reply == [b"keys", *(each.encode() for each in SCOPE_KEYS)]
+    for whose, scope_keys in (("", SCOPE_KEYS), (" of a person", persons_keys(PERSONS_HOLD))):
+        for step in ("extend_to", "shrink_to", "post", "void", "expire"):
+            call = CALLS[f"{step}{whose}"]
+            reply = run(store, replace(call, keys=call.keys[: -len(scope_keys)]))
+            assert reply == [b"keys", *(each.encode() for each in scope_keys)]
     assert dump(store) == before
 
 
@@ -289,8 +233,8 @@ arguments = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.sampled_from(sorted(CALLS)), changes=st.lists(st.tuples(st.integers(0, 23), arguments), max_size=3))
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(sorted(CALLS)), changes=st.lists(st.tuples(st.integers(0, 35), arguments), max_size=3))
 def test_whatever_comes_an_error_changes_nothing_and_the_books_balance(
     store: redis.Redis, name: str, changes: list[tuple[int, str]]
 ) -> None:

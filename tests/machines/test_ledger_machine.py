@@ -8,17 +8,18 @@ deadline waits until it is past.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 from ledger_pair import ACCOUNTS, AGENTS, BUDGETS, CLAIMS, LINES, NEWCOMER, PARTITION, PERSON, usage_claim
-from ledger_rules import DIGEST, PARTS, TermsRules, lift_lists, seldom
+from ledger_rules import DIGEST, PARTS, TermsRules, budget_changes, lift_lists, seldom
 from msgspec import structs
 
 from gateway.core import credits
-from gateway.core.accounts import POCKETS
+from gateway.core.accounts import POCKETS, Budget
 from gateway.core.holds import Guard, Measure, Placed, PlaceHold, ScopeClaim, UsageTokens
 from gateway.core.journal import summed
 from gateway.core.money import NO_RATE, Rate, Unit
@@ -61,7 +62,7 @@ class LedgerMachine(TermsRules):
         for account in ACCOUNTS:
             self.credit(account, 0, amount, "payment", None, envelope=False)
         for budget_id in BUDGETS[:3]:
-            self.put_budget(budget_id, amount // 5, "active", (0, 0))
+            self.put_budget(Budget(budget_id, amount // 5))
 
     def id_of(self, pick: Pick) -> str:
         kind, number = pick
@@ -130,19 +131,27 @@ class LedgerMachine(TermsRules):
 
     @rule(
         account=payers, most=amounts, more=amounts, claims=claim_lists, lifts=lift_lists, worker=st.integers(0, 1), line=lines,
+        expired=st.sampled_from([False] * 6 + [True]),
     )  # fmt: skip
     def place_what_was_approved(
-        self, account: str, most: int, more: int, claims: list[ScopeClaim], lifts: tuple[str, ...], worker: int, line: str | None
+        self, account: str, most: int, more: int, claims: list[ScopeClaim], lifts: tuple[str, ...], worker: int, line: str | None,
+        expired: bool,
     ) -> None:  # fmt: skip
         """It asks for more than was approved."""
-        self.put_quote(QuoteState.APPROVED, most, lifts, expired=False)
-        self.placed += 1
+        self.put_quote(QuoteState.APPROVED, most, lifts, expired)
         scopes = self.claims_of(account, claims, line, (0, DIGEST))
-        hold = PlaceHold(
-            f"ho_7f{self.placed}", account, floor=0, first=most + more // 2, ceiling=most + more, rate=rate_of(account),
-            scopes=scopes,
-        )  # fmt: skip
-        self.place_both(hold, worker)
+        self.place_fresh(account, 0, most + more // 2, most + more, scopes, worker)
+
+    def place_fresh(
+        self, account: str, floor: int, first: int, ceiling: int, scopes: tuple[ScopeClaim, ...], worker: int
+    ) -> str:
+        self.placed += 1
+        hold_id = f"ho_7f{self.placed}"
+        rate = rate_of(account)
+        self.place_both(
+            PlaceHold(hold_id, account, floor=floor, first=first, ceiling=ceiling, rate=rate, scopes=scopes), worker
+        )
+        return hold_id
 
     @rule(
         account=payers,
@@ -163,13 +172,8 @@ class LedgerMachine(TermsRules):
     ) -> None:
         """A few calls after each other, on the same budgets: they come to their thresholds and limits."""
         for first, cost in calls:
-            self.placed += 1
-            hold_id = f"ho_7f{self.placed}"
-            hold = PlaceHold(
-                hold_id, account, floor=first // 2, first=first, ceiling=first + 10, rate=rate_of(account),
-                scopes=self.claims_of(account, claims, line, None),
-            )  # fmt: skip
-            self.place_both(hold, worker)
+            scopes = self.claims_of(account, claims, line, None)
+            hold_id = self.place_fresh(account, first // 2, first, first + 10, scopes, worker)
             if hold_id in self.model.holds:
                 self.post_both(hold_id, cost, account, worker, used)
 
@@ -210,10 +214,14 @@ class LedgerMachine(TermsRules):
         most=amounts,
         cost=amounts,
         first_ends=st.sampled_from(["void", "expire"]),
+        second_first=st.booleans(),
         used=tokens,
     )
-    def use_an_approval_again(self, number: int, most: int, cost: int, first_ends: str, used: UsageTokens) -> None:
-        """The hold that an approval bought ends at nothing; another one is placed with it, and the first comes back."""
+    def use_an_approval_again(
+        self, number: int, most: int, cost: int, first_ends: str, second_first: bool, used: UsageTokens
+    ) -> None:
+        """The hold that an approval bought ends at nothing; another one asks with it, before or after the first has
+        come back."""
         quotes = self.model.claims.quotes
         names = [
             name
@@ -229,25 +237,53 @@ class LedgerMachine(TermsRules):
             self.void_both(hold_id, before.account, worker=0)
         else:
             self.expire_both(hold_id, worker=0, lease_gone=True)
-        self.placed += 1
+        if not second_first:
+            self.post_both(hold_id, cost, before.account, worker=0, used=used)
         scopes = (usage_claim(before.account, LINES[0]), ScopeClaim(quote_id, "", Measure.QUOTE, detail=DIGEST))
-        second = PlaceHold(
-            f"ho_7f{self.placed}", before.account, floor=0, first=most, ceiling=most, rate=rate_of(before.account), scopes=scopes
-        )  # fmt: skip
-        self.place_both(second, worker=1)
+        self.place_fresh(before.account, 0, most, most, scopes, worker=1)
         self.post_both(hold_id, cost, before.account, worker=0, used=used)
+
+    @rule(
+        account=account_ids, claim=st.sampled_from([each for each in CLAIMS if each.budget_id]), first=amounts, more=amounts,
+        budget=budget_changes, total=st.integers(0, 150), cost=st.integers(0, 120), used=tokens,
+    )  # fmt: skip
+    def change_a_budget_under_a_hold(
+        self, account: str, claim: ScopeClaim, first: int, more: int, budget: Budget, total: int, cost: int, used: UsageTokens
+    ) -> None:  # fmt: skip
+        """What the record says counts with the next step."""
+        hold_id = self.place_fresh(account, 0, first, first + more, (claim, usage_claim(account, LINES[1])), worker=0)
+        self.put_budget(replace(budget, budget_id=str(claim.budget_id)))
+        self.extend_both(hold_id, total, worker=1)
+        self.post_both(hold_id, cost, account, worker=1, used=used)
+
+    @rule(
+        account=account_ids, claim=st.sampled_from([each for each in CLAIMS if each.measure is not Measure.USES]), first=amounts,
+        other=amounts, total=amounts,
+    )  # fmt: skip
+    def lose_the_counter_of_a_hold(self, account: str, claim: ScopeClaim, first: int, other: int, total: int) -> None:
+        """Another hold makes it anew, and the first one changes its size."""
+        hold_id = self.place_fresh(account, 0, first, 150, (claim,), worker=0)
+        self.lose_a_counter(claim)
+        if total % 2:
+            self.place_fresh(account, 0, other, other, (claim,), worker=0)
+        self.shrink_both(hold_id, total, worker=0)
+        self.extend_both(hold_id, 150 - total, worker=0)
 
     @precondition(has_open)
     @rule(pick=picks, total=st.integers(0, 150), worker=st.integers(0, 1))
     def extend_to(self, pick: Pick, total: int, worker: int) -> None:
-        hold_id = self.id_of(pick)
+        self.extend_both(self.id_of(pick), total, worker)
+
+    def extend_both(self, hold_id: str, total: int, worker: int) -> None:
         expected = self.model.extend_to(hold_id, total, now_ms=self.now_ms())
         assert self.run(self.workers[worker].extend_to(hold_id, total)) == expected
 
     @precondition(has_open)
     @rule(pick=picks, total=amounts, worker=st.integers(0, 1))
     def shrink_to(self, pick: Pick, total: int, worker: int) -> None:
-        hold_id = self.id_of(pick)
+        self.shrink_both(self.id_of(pick), total, worker)
+
+    def shrink_both(self, hold_id: str, total: int, worker: int) -> None:
         expected = self.model.shrink_to(hold_id, total, now_ms=self.now_ms())
         assert self.run(self.workers[worker].shrink_to(hold_id, total)) == expected
 
@@ -344,6 +380,6 @@ def test_model_and_server_give_the_same_answers_to_the_same_steps(valkey_port: i
     run_state_machine_as_test(
         lambda: LedgerMachine(valkey_port),  # type: ignore[arg-type]  # it calls whatever makes a machine
         settings=settings(
-            max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=120, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
