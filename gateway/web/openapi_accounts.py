@@ -71,7 +71,7 @@ _PERSON: dict[str, Schema] = {
     "state": words("active", "suspended"),
     "created_at": INSTANT,
 }
-_PROOF = described(asked(PROOF_MEMBERS), "of a credential that the person has already; one of the three")
+_PROOF = described(nullable(asked(PROOF_MEMBERS)), "of a credential that the person has already; one of the three")
 _CREDENTIALS_ASKED = either(
     asked({"proof": _PROOF}, password=text(PASSWORD_MOST, least=PASSWORD_LEAST)),
     asked({"proof": _PROOF}, totp=described(record({"code": TEXT}), "empty to begin; then the first code")),

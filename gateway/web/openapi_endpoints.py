@@ -24,7 +24,7 @@ class Who(StrEnum):
 
     NOBODY = "open to everybody"
     AGENT = "an L402 credential"
-    APP = "an app key, for itself or for a person; an operator key with ?account=org_..."
+    APP = "an app key, for itself or for a person; an operator key with `?account=`"
     PAYER = "an L402 credential or an app key"
     OPERATOR = "an operator key"
 

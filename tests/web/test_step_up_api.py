@@ -528,3 +528,12 @@ async def test_a_proof_of_the_wrong_kind_is_refused_also_where_none_is_needed(pa
     wrong: dict[str, Any] = {"password": True, "otp": ["1"], "passkey": "x"}
     for name, value in wrong.items():
         assert await refused(parts, quote_id, **{name: value}) == (422, "invalid_request", name)
+
+
+async def test_a_proof_that_is_none_is_refused_also_of_whoever_has_nothing_to_prove(parts: Parts) -> None:
+    path = "/api/persons/alice/credentials"
+    wrong: dict[str, Any] = {"proof": "x", "proof.password": {"password": 7}, "proof.pin": {"pin": "1"}}
+    for param, proof in wrong.items():
+        answer = await parts.refused("POST", path, {"totp": {}, "proof": proof}, user="alice")
+        assert answer == (422, "invalid_request", param)
+    await parts.must("POST", path, {"totp": {}, "proof": None}, user="alice")

@@ -16,6 +16,7 @@ from gateway.flows.budgeting import Budgeting
 from gateway.flows.peopling import Peopling, person_members
 from gateway.flows.step_up import StepUp
 from gateway.people_ports import DirectoryStore
+from gateway.web.api.proofs import check_proof
 from gateway.web.api_bodies import json_answer, page, text_of
 from gateway.web.principal import Api
 
@@ -70,6 +71,7 @@ def person_routes(
         theirs = replace(principal, person_id=person_id)
 
         async def act(body: dict[str, Any]) -> Any:
+            check_proof(body.get("proof"), "proof")
             return await step_up.enrol(theirs, body)
 
         return await api.changed(request, theirs, act, allowed=("password", "totp", "passkey", "proof"))
