@@ -95,9 +95,7 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
     async with AsyncExitStack() as stack:
         background = Background()
         metrics = _open_metrics(stack, data_dir, background)
-        access_log = AccessLog(system.now_s)
-        background.run("access log", access_log.run)
-        stack.push_async_callback(access_log.flush)
+        access_log = _open_access_log(stack, system, background)
         store = await open_store(stack, config, worker=worker, metrics=metrics, background=background)
         vocabularies = Vocabularies()
         counting = Counting(vocabularies.counter_for, vocabularies.is_exact)
@@ -116,13 +114,7 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             system=system,
             upload_most_bytes=config.limits.upload_most_bytes,
         )
-        observer = RequestObserver(
-            (metrics.finished, access_log.finished),
-            now_s=asyncio.get_running_loop().time,
-            policy=lambda: current[0].digest,
-        )
-        metrics.catch_up = observer.flush
-        stack.callback(observer.flush)
+        observer = _open_observer(stack, metrics, access_log, policy=lambda: current[0].digest)
         edge = open_edge(
             stack, config, store=store, admission=admission, counting=counting, observer=observer,
             metrics=metrics, system=system, background=background, proved=agents.verifier.proved,
@@ -132,17 +124,10 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
             current[0] = admission.policies = fresh
 
         gateway = Gateway(_nothing_yet, config, edge.proxy, admission, edge.streams, people.auditing, apply)
-        await gateway.note_policies(policies, actor="start", authenticated="command")
         run_people(stack, people, store=store, system=system, metrics=metrics, background=background)
         api = open_api(people, agents.records, edge.addresses, system)
         site = own_site(
-            people_routes(
-                people,
-                api=api,
-                store=store,
-                public_url=config.public_url,
-                reading=admission,
-            )
+            people_routes(people, api=api, store=store, public_url=config.public_url, reading=admission)
             + operator_routes(operators, people, api=api, reload=gateway.reload_policies)
             + own_routes(
                 api=api,
@@ -158,6 +143,7 @@ async def open_gateway(config: Config, *, worker_number: int = 0) -> AsyncIterat
         )
         stack.push_async_callback(background.close)
         gateway.app = _dispatch(ObservedSite(site, observer.tell), edge.proxy, edge.realtime)
+        await gateway.note_policies(policies, actor="start", authenticated="command")
         yield gateway
 
 
@@ -171,6 +157,23 @@ def _open_metrics(stack: AsyncExitStack, data_dir: Path, background: Background)
     stack.callback(metrics.close)
     background.run("metrics", metrics.run)
     return metrics
+
+
+def _open_access_log(stack: AsyncExitStack, system: Machine, background: Background) -> AccessLog:
+    access_log = AccessLog(system.now_s)
+    background.run("access log", access_log.run)
+    stack.push_async_callback(access_log.flush)
+    return access_log
+
+
+def _open_observer(
+    stack: AsyncExitStack, metrics: Metrics, access_log: AccessLog, *, policy: Callable[[], str]
+) -> RequestObserver:
+    sinks = (metrics.finished, access_log.finished)
+    observer = RequestObserver(sinks, now_s=asyncio.get_running_loop().time, policy=policy)
+    metrics.catch_up = observer.flush
+    stack.callback(observer.flush)
+    return observer
 
 
 def _dispatch(site: ASGIApp, proxy: Proxy, realtime: RealtimeEdge) -> ASGIApp:

@@ -29,6 +29,7 @@ from gateway.adapters.webhooks import WebhookSender, make_secret
 from gateway.agents_assembly import master_secrets
 from gateway.background import Background
 from gateway.config import Config
+from gateway.core.approvals import ApprovalPolicy
 from gateway.flows.account_refusals import AccountRefusals
 from gateway.flows.accounts import AccountDesk
 from gateway.flows.allowing import Allowing
@@ -104,69 +105,43 @@ class People:
 
 
 def open_people(
-    config: Config,
-    *,
-    store: Store,
-    counting: Counting,
-    policies: Callable[[], Policies],
-    system: Machine,
+    config: Config, *, store: Store, counting: Counting, policies: Callable[[], Policies], system: Machine
 ) -> People:
     """Connects to nobody yet."""
-    records = RedisDirectory(store.link)
-    audit = RedisAudit(store.link)
-    usage = RedisUsage(store.link)
+    records, audit = RedisDirectory(store.link), RedisAudit(store.link)
     directory = Directory(records, system)
     vault = Vault(master_secrets(config))
     secrets = RedisPersonSecrets(store.link, records)
+
+    def approvals() -> ApprovalPolicy:
+        return policies().approvals
+
     step_up = StepUp(
-        secrets=secrets,
-        vault=vault,
-        passwords=Passwords(),
-        codes=OneTimeCodes(),
-        passkeys=Passkeys(config.public_url),
-        policy=lambda: policies().approvals,
-        system=system,
-    )
-    quotes = RedisQuotes(store.link, records)
-    quoting = Quoting(
-        quotes=quotes, policy=lambda: policies().approvals, system=system,
-        prove=step_up.prove,
+        secrets=secrets, vault=vault, passwords=Passwords(), codes=OneTimeCodes(), passkeys=Passkeys(config.public_url),
+        policy=approvals, system=system,
     )  # fmt: skip
+    quotes = RedisQuotes(store.link, records)
+    quoting = Quoting(quotes=quotes, policy=approvals, system=system, prove=step_up.prove)
     keying = Keying(store=records, directory=directory, system=system)
     peopling = Peopling(store=records, directory=directory, ledger=store.ledger, policies=policies, system=system)
-    using = Using(usage=usage, store=records)
+    using = Using(usage=RedisUsage(store.link), store=records)
     alerts = RedisBudgetAlerts(store.link)
     budgeting = Budgeting(
-        store=records,
-        alerts=alerts,
-        directory=directory,
-        used_since=using.used_since,
-        canonical=_canonical(config, policies, system),
-        key_exists=keying.exists,
-        system=system,
-    )
-    allowing = Allowing(
-        store=records, counters=records, directory=directory, policy=lambda: policies().approvals, prove=step_up.prove,
-        system=system,
+        store=records, alerts=alerts, directory=directory, used_since=using.used_since,
+        canonical=_canonical(config, policies, system), key_exists=keying.exists, system=system,
     )  # fmt: skip
+    allowing = Allowing(
+        store=records, counters=records, directory=directory, policy=approvals, prove=step_up.prove, system=system
+    )
     questions = RedisQuestions(store.link, records)
     identity = _identity(config, system)
-    callers = Callers(directory=directory, identity=identity, system=system)
-    refusals = AccountRefusals(quoting=quoting, pausing=budgeting, public_url=config.public_url)
-    answering = Answering(questions=questions, policy=lambda: policies().approvals, prove=step_up.prove, system=system)
     claiming = Claiming(directory)
     desk = AccountDesk(
-        callers=callers,
-        claiming=claiming,
-        refusals=refusals,
-        renewing=peopling,
-        asking=AskDesk(questions=questions, ledger=store.ledger, policy=lambda: policies().approvals, system=system),
-        ledger=store.ledger,
-        counters=records,
-        counting=counting,
-        policies=policies,
-        system=system,
-    )
+        callers=Callers(directory=directory, identity=identity, system=system), claiming=claiming,
+        refusals=AccountRefusals(quoting=quoting, pausing=budgeting, public_url=config.public_url), renewing=peopling,
+        asking=AskDesk(questions=questions, ledger=store.ledger, policy=approvals, system=system),
+        ledger=store.ledger, counters=records, counting=counting, policies=policies, system=system,
+    )  # fmt: skip
     return People(
         desk=desk,
         directory=directory,
@@ -179,7 +154,7 @@ def open_people(
         allowing=allowing,
         using=using,
         questions=questions,
-        answering=answering,
+        answering=Answering(questions=questions, policy=approvals, prove=step_up.prove, system=system),
         balances=Balances(ledger=store.ledger, store=records, renewing=peopling, system=system),
         explaining=partial(
             Explaining, claiming=claiming, counting=counting, store=records, ledger=store.ledger,
@@ -189,15 +164,18 @@ def open_people(
         alerts=alerts,
         outbox=RedisOutbox(store.link),
         usage_feed=RedisUsageFeed(store.link, store.ledger, records),
-        sender=WebhookSender(
-            allow_private=config.webhooks.allow_private_addresses, timeout_s=config.webhooks.timeout_s
-        ),
+        sender=_sender(config),
         vault=vault,
         audit=audit,
         auditing=Auditing(log=audit, system=system),
         secrets=secrets,
         identity=identity,
     )  # fmt: skip
+
+
+def _sender(config: Config) -> WebhookSender:
+    settings = config.webhooks
+    return WebhookSender(allow_private=settings.allow_private_addresses, timeout_s=settings.timeout_s)
 
 
 def _identity(config: Config, system: Machine) -> Identity | None:

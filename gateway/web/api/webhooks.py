@@ -111,6 +111,16 @@ def webhook_routes(api: Api, webhooks: Webhooks) -> list[Route]:
         await webhooks.feed.stop(principal.org_id)
         return json_answer({"url": hook.url, "deleted": True})
 
+    return [
+        Route("/api/webhooks", read, methods=["GET"]),
+        Route("/api/webhooks", put, methods=["PUT"]),
+        Route("/api/webhooks", delete, methods=["DELETE"]),
+        Route("/api/webhooks/rotate", rotate, methods=["POST"]),
+        *_event_routes(api, outbox),
+    ]
+
+
+def _event_routes(api: Api, outbox: Outbox) -> list[Route]:
     async def test(request: Request) -> Response:
         principal = await api.principal(request, Permission.MANAGE)
 
@@ -122,17 +132,6 @@ def webhook_routes(api: Api, webhooks: Webhooks) -> list[Route]:
 
         return await api.changed(request, principal, act, allowed=(), status=202)
 
-    return [
-        Route("/api/webhooks", read, methods=["GET"]),
-        Route("/api/webhooks", put, methods=["PUT"]),
-        Route("/api/webhooks", delete, methods=["DELETE"]),
-        Route("/api/webhooks/rotate", rotate, methods=["POST"]),
-        Route("/api/webhooks/test", test, methods=["POST"]),
-        *_event_routes(api, outbox),
-    ]
-
-
-def _event_routes(api: Api, outbox: Outbox) -> list[Route]:
     async def told(request: Request) -> Response:
         principal = await api.organization(request, Permission.READ)
         return _events(request, await outbox.told(principal.org_id))
@@ -154,6 +153,7 @@ def _event_routes(api: Api, outbox: Outbox) -> list[Route]:
         return await api.changed(request, principal, act, allowed=(), status=202)
 
     return [
+        Route("/api/webhooks/test", test, methods=["POST"]),
         Route("/api/events", told, methods=["GET"]),
         Route("/api/webhooks/dead", dead, methods=["GET"]),
         Route("/api/webhooks/dead/{id}/retry", again, methods=["POST"]),
