@@ -1,0 +1,132 @@
+"""What a plan gives on a real server: allowances by period, and what may be owed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from ledgers import AGENT, FAR_MS, PARTITION, PERSON, check_books, fund, hold
+
+from gateway.adapters.redis.ledger import RedisLedger
+from gateway.adapters.redis.link import RedisLink
+from gateway.core.errors import InvalidRequest
+from gateway.core.holds import Credited, Placed, Posted, Refusal, Refused
+from gateway.core.money import NO_RATE, Unit
+
+MAY, JUNE = ("pro:may", FAR_MS), ("pro:june", FAR_MS + 1)
+
+
+@pytest.fixture
+async def ledger(valkey_url: str) -> AsyncIterator[RedisLedger]:
+    link = await RedisLink.open(valkey_url)
+    yield RedisLedger(link, worker="w1")
+    await link.close()
+
+
+async def renew(ledger: RedisLedger, period: tuple[str, int], amount: int, plan: str = "pro") -> Credited | Refused:
+    return await ledger.renew_allowance(PERSON, period[0], amount, plan=plan, ends_at_ms=period[1])
+
+
+async def prepay(ledger: RedisLedger, amount: int, credit_id: str = "pay1") -> Credited | Refused:
+    return await ledger.credit(credit_id, PERSON, amount, unit=Unit.NANOUSD, rate=NO_RATE, source="stripe")
+
+
+async def test_a_period_begins_once_and_makes_the_account(ledger: RedisLedger) -> None:
+    assert await renew(ledger, MAY, 500) == Credited("applied", 500)
+    assert await renew(ledger, MAY, 500) == Credited("replayed", 500)
+    balance = await ledger.balance(PERSON)
+    assert balance is not None and (balance.unit, balance.account_class) == (Unit.NANOUSD, "person")
+    assert balance.pockets == (("allowance", 500), ("prepaid", 0), ("postpaid", 0))
+    assert (balance.plan, balance.period_id, balance.period_ends_at_ms) == ("pro", "pro:may", FAR_MS)
+    assert (balance.allowance_granted, balance.period_base) == (500, (0, 0, 0))
+    await check_books(ledger)
+
+
+async def test_what_is_left_of_an_allowance_goes_with_its_period_and_nothing_else(ledger: RedisLedger) -> None:
+    await prepay(ledger, 40)
+    await renew(ledger, MAY, 500)
+    await ledger.place(hold(account=PERSON, amount=120))
+    await ledger.post("ho_7f1", 100, account=PERSON)
+    assert await renew(ledger, JUNE, 300) == Credited("applied", 340)
+    balance = await ledger.balance(PERSON)
+    assert balance is not None and balance.period_base == (100, 0, 0)
+    entries = [(entry.kind, entry.id, entry.adds.available) for entry in await ledger.journal(PARTITION, 0)][-2:]
+    assert entries == [("debit", "expire:pro:june", -400), ("credit", "allow:pro:june", 300)]
+    await check_books(ledger)
+
+
+async def test_what_a_hold_of_the_old_period_gives_back_goes_to_the_new_one(ledger: RedisLedger) -> None:
+    await renew(ledger, MAY, 500)
+    await ledger.place(hold(account=PERSON, amount=200))
+    assert await renew(ledger, JUNE, 100) == Credited("applied", 100)
+    answer = await ledger.post("ho_7f1", 50, account=PERSON)
+    assert answer == Posted("posted", 50, 0, 250, (("allowance", 50), ("prepaid", 0), ("postpaid", 0)))
+    await check_books(ledger)
+
+
+async def test_going_to_another_plan_and_back_gives_nothing_twice(ledger: RedisLedger) -> None:
+    await renew(ledger, MAY, 500)
+    assert await renew(ledger, ("basic:may", FAR_MS), 100, "basic") == Credited("applied", 100)
+    assert await renew(ledger, MAY, 500) == Credited("replayed", 100)
+    assert await renew(ledger, ("none:1", 0), 0, "") == Credited("applied", 0)
+    for period, plan in ((MAY, "pro"), (("basic:may", FAR_MS), "basic")):
+        assert await renew(ledger, period, 500, plan) == Credited("replayed", 0)
+    assert await renew(ledger, JUNE, 300) == Credited("applied", 300)
+
+
+async def test_a_late_call_for_a_period_of_before_begins_nothing(ledger: RedisLedger) -> None:
+    await renew(ledger, JUNE, 300)
+    assert await renew(ledger, MAY, 500) == Credited("replayed", 300)
+    balance = await ledger.balance(PERSON)
+    assert balance is not None and balance.period_id == "pro:june"
+
+
+async def test_a_period_that_is_over_admits_nothing_and_open_holds_run_on(ledger: RedisLedger) -> None:
+    await prepay(ledger, 1_000)
+    await ledger.place(hold(account=PERSON, ceiling=200))
+    await renew(ledger, ("pro:april", 1), 500)
+    assert await ledger.place(hold("2", account=PERSON)) == Refused(Refusal.PERIOD_OVER, 1_400, 100)
+    assert isinstance(await ledger.post("ho_7f1", 150, account=PERSON), Posted)
+    await renew(ledger, MAY, 0)
+    assert await ledger.place(hold("2", account=PERSON)) == Placed("ho_7f2", 100, 800)
+
+
+async def test_a_credit_limit_is_absolute_and_counts_what_is_owed_already(ledger: RedisLedger) -> None:
+    assert await ledger.set_credit_limit(PERSON, 100, change_id="c1") == Credited("applied", 100)
+    await ledger.place(hold(account=PERSON, amount=70))
+    await ledger.post("ho_7f1", 70, account=PERSON)
+    assert await ledger.set_credit_limit(PERSON, 150, change_id="c2") == Credited("applied", 80)
+    assert await ledger.set_credit_limit(PERSON, 90, change_id="c3") == Credited("applied", 20)
+    assert await ledger.set_credit_limit(PERSON, 30, change_id="c4") == Credited("applied", 0)
+    await check_books(ledger)
+
+
+async def test_a_change_of_the_limit_that_comes_again_late_changes_nothing(ledger: RedisLedger) -> None:
+    await ledger.set_credit_limit(PERSON, 100, change_id="c1")
+    await ledger.set_credit_limit(PERSON, 10, change_id="c2")
+    assert await ledger.set_credit_limit(PERSON, 100, change_id="c1") == Credited("replayed", 10)
+    assert await ledger.set_credit_limit(PERSON, 99, change_id="c1") == Refused(Refusal.FOREIGN, 10, 0)
+    balance = await ledger.balance(PERSON)
+    assert balance is not None and balance.pockets[2] == ("postpaid", 10)
+
+
+async def test_an_agents_account_has_neither(ledger: RedisLedger) -> None:
+    await fund(ledger, 100)
+    foreign = Refused(Refusal.FOREIGN)
+    assert await ledger.set_credit_limit(AGENT, 5, change_id="c1") == foreign
+    assert await ledger.renew_allowance(AGENT, "pro:may", 5, plan="pro", ends_at_ms=0) == foreign
+    with pytest.raises(InvalidRequest, match="limit is an integer"):
+        await ledger.set_credit_limit(PERSON, -1, change_id="c1")
+    with pytest.raises(InvalidRequest, match="amount is an integer"):
+        await renew(ledger, MAY, 10**15)
+
+
+async def test_neither_lifts_an_account_out_of_the_exact_range(ledger: RedisLedger) -> None:
+    for number in range(9):
+        await prepay(ledger, 10**15 - 1, f"p{number}")
+    full = Refused(Refusal.TOO_GREAT, 9 * 10**15 - 9, 0)
+    assert await renew(ledger, MAY, 10) == full
+    assert await ledger.set_credit_limit(PERSON, 10, change_id="c1") == full
+    assert await renew(ledger, MAY, 9) == Credited("applied", 9 * 10**15)
+    assert await renew(ledger, JUNE, 9) == Credited("applied", 9 * 10**15)
+    await check_books(ledger)
