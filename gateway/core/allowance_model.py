@@ -45,7 +45,8 @@ def renew_allowance(
 def set_credit_limit(
     model: LedgerModel, account_id: str, limit: int, *, change_id: str, now_ms: int
 ) -> Credited | Refused:
-    """How much may be owed in the postpaid pocket. Lowered below what is used, nothing is left there."""
+    """How much may be owed in the postpaid pocket. Lowered below what is used, nothing is left there, and what holds
+    give back of it goes too."""
     check_amount("limit", limit)
     account = _person_account(model, account_id)
     if account is None:
@@ -56,12 +57,14 @@ def set_credit_limit(
             return Credited("replayed", account.available)
         return Refused(Refusal.FOREIGN, account.available, account.held)
     pocket = account.pockets[_POSTPAID]
-    more = max(limit - pocket.available - pocket.held - pocket.posted, -pocket.available)
+    over = pocket.available + pocket.held + pocket.posted - limit
+    more = max(-over, -pocket.available)
     if _too_great(account, more):
         return Refused(Refusal.TOO_GREAT, account.available, account.held)
     model.accounts[account_id] = account
     _adjust(model, account_id, _POSTPAID, more, change_id, CreditCause.CREDIT_LIMIT, now_ms)
     account.credit_limits[change_id] = limit
+    account.lowering = min(max(over + more, 0), pocket.held)
     return Credited("applied", account.available)
 
 

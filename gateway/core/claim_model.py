@@ -8,7 +8,7 @@ beside the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.core.accounts import Budget
@@ -26,11 +26,12 @@ WINDOWED = (Measure.MONEY, Measure.USES)
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """No claim refuses: the hold may reserve `room`, never more than `ceiling`; `scopes` as they will limit it."""
+    """No claim refuses: the hold may reserve `room`, never more than `ceiling`; budgets in `lifts` count it, and limit
+    it only while they are not active."""
 
     room: int
     ceiling: int
-    scopes: tuple[ScopeClaim, ...]
+    lifts: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -48,14 +49,13 @@ class ClaimBook:
         approved = self._approved(hold, account, now_ms)
         if isinstance(approved, Refused):
             return approved
-        ceiling, lifts = approved
-        scopes = []
+        ceiling, approved_lifts = approved
+        lifts = liftable(hold.scopes, approved_lifts)
         for claim in hold.scopes:
-            checked = self._checked(claim, lifts, hold.floor, account, now_ms)
-            if isinstance(checked, Refused):
-                return checked
-            scopes.append(checked)
-        return Admitted(self._room(scopes, account, now_ms), ceiling, tuple(scopes))
+            refused = self._refused_by(claim, lifts, hold.floor, account, now_ms)
+            if refused is not None:
+                return refused
+        return Admitted(self._room(hold.scopes, lifts, account, now_ms), ceiling, lifts)
 
     def _approved(self, hold: PlaceHold, account: Account, now_ms: int) -> tuple[int, set[str]] | Refused:
         ceiling, lifts = hold.ceiling, set[str]()
@@ -74,25 +74,25 @@ class ClaimBook:
             lifts.update(quote.lifts)
         return ceiling, lifts
 
-    def _checked(
-        self, claim: ScopeClaim, lifts: set[str], floor: int, account: Account, now_ms: int
-    ) -> ScopeClaim | Refused:
-        """The claim as it will limit the hold, or what it refuses."""
+    def _refused_by(
+        self, claim: ScopeClaim, lifts: frozenset[str], floor: int, account: Account, now_ms: int
+    ) -> Refused | None:
+        """What the claim refuses."""
         if claim.window_ends_at_ms and now_ms >= claim.window_ends_at_ms:
             return _refused(claim, Refusal.STALE_WINDOW, account)
         if claim.measure in (Measure.USAGE, Measure.QUOTE):
-            return claim
+            return None
         limit, state = self._most(claim, account, now_ms)
         if limit is None:
             return _refused(claim, Refusal.NO_BUDGET, account)
-        if claim.budget_id in lifts:
-            return lifted(claim)
         if state != "active":
             return _refused(claim, Refusal.PAUSED, account, limit=limit)
+        if claim.budget_id in lifts:
+            return None
         counter = self.counters.get(CounterId.of(claim), Counter())
         if limit - counter.used - counter.held < (1 if claim.measure in ONES else floor):
             return _refused(claim, Refusal.LIMIT, account, limit=limit, counter=counter)
-        return claim
+        return None
 
     def _most(self, claim: ScopeClaim, account: Account, now_ms: int) -> tuple[int | None, str]:
         """What a claim may count at most now, None where nobody says so, and the state of its budget."""
@@ -110,20 +110,22 @@ class ClaimBook:
             limit = budget.raised_to
         return limit, budget.state
 
-    def _room(self, claims: Iterable[ScopeClaim], account: Account, now_ms: int) -> int:
+    def _room(self, claims: Iterable[ScopeClaim], lifts: frozenset[str], account: Account, now_ms: int) -> int:
         room = account.available
         for claim in claims:
             if claim.measure in MONEYED:
                 counter = self.counters.get(CounterId.of(claim), Counter())
                 limit, state = self._most(claim, account, now_ms)
                 most = limit if limit is not None and state == "active" else 0
+                if claim.budget_id in lifts and state == "active":
+                    continue
                 room = min(room, most - counter.used - counter.held)
         return room
 
     def room_of(self, hold: Hold, account: Account, now_ms: int) -> int:
         """The most that the hold can have besides what it holds. A window's counter that is lost limits no more."""
         claims = [each for each in hold.scopes if each.measure is Measure.SHARE or CounterId.of(each) in self.counters]
-        return max(0, self._room(claims, account, now_ms))
+        return max(0, self._room(claims, hold.lifts, account, now_ms))
 
     def reserve(self, hold_id: str, hold: Hold) -> None:
         """Count a hold that is placed."""
@@ -239,9 +241,11 @@ class ClaimBook:
         line.paid = (line.paid[0] + first, line.paid[1] + second, line.paid[2] + third)
 
 
-def lifted(claim: ScopeClaim) -> ScopeClaim:
-    """The claim of a budget that an approval lets a hold pass: it counts, and limits no more."""
-    return replace(claim, limit=GREATEST_AMOUNT, budget_id=None)
+def liftable(claims: Iterable[ScopeClaim], lifts: Collection[str]) -> frozenset[str]:
+    """Of the budgets that an approval names, those that ask: it counts a hold on them, and limits it no more."""
+    return frozenset(
+        claim.budget_id for claim in claims if claim.budget_id in lifts and claim.on_exceed == "ask" and claim.budget_id
+    )
 
 
 def _why_not(quote: QuoteRecord, digest: str, now_ms: int) -> Refusal | None:

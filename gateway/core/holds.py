@@ -249,11 +249,13 @@ class Balance:
     period_ends_at_ms: int = 0  # from then on `place` answers `period_over`
     allowance_granted: int = 0  # what the running period included at its start
     period_base: tuple[int, ...] = ()  # what each pocket had posted before the running period; () there is none
+    lowering: int = 0  # what goes of the postpaid pocket as soon as holds give it back
 
     @property
     def credit_limit(self) -> int:
-        """How much may be owed in all: what the postpaid pocket has, holds and has paid."""
-        return sum(each.available + each.held + each.posted for each in self.pocket_states if each.name == "postpaid")
+        """How much may be owed in all: what the postpaid pocket has, holds and has paid, but what was taken back."""
+        whole = sum(each.available + each.held + each.posted for each in self.pocket_states if each.name == "postpaid")
+        return whole - self.lowering
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from msgspec import structs
 
 from gateway.core.accounts import DEFAULT_TERMS, LedgerTerms, check_amount, check_hold
-from gateway.core.claim_model import Admitted, ClaimBook, lifted
+from gateway.core.claim_model import Admitted, ClaimBook, liftable
 from gateway.core.holds import (
     NO_TOKENS,
     Extended,
@@ -77,7 +77,8 @@ class LedgerModel:
             renewed_until_ms=must_end if hold.owner else min(now_ms + hold.lifetime_ms, must_end),
             must_end_at_ms=must_end,
             request=hold,
-            scopes=admitted.scopes,
+            scopes=hold.scopes,
+            lifts=admitted.lifts,
             amount=granted,
             ceiling=admitted.ceiling,
             split=[0] * len(account.pockets),
@@ -135,6 +136,7 @@ class LedgerModel:
             account.release(hold.split, less)
             self._resize(hold, -less)
             self.enter("shrink", now_ms, hold.account, hold_id, Totals(available=less, held=-less))
+            self._lower(hold_id, hold, now_ms)
         return Extended(hold.amount, account.available)
 
     def _resize(self, hold: Hold, more: int) -> None:
@@ -142,13 +144,14 @@ class LedgerModel:
         self.claims.resize(hold, more)
 
     def raise_hold(self, hold_id: str, ceiling: int, *, lifts: Sequence[str] = ()) -> Extended | Refused:
-        """An open hold's ceiling becomes `ceiling` (never lowered); the budgets `lifts` no longer limit it."""
+        """An open hold's ceiling becomes `ceiling` (never below what it holds); the budgets `lifts` that ask no longer
+        limit it."""
         check_amount("ceiling", ceiling)
         hold = self.holds.get(hold_id)
         if hold is None or hold.state != "open":
             return self._not_open(hold)
-        hold.ceiling = max(hold.ceiling, ceiling)
-        hold.scopes = tuple(lifted(claim) if claim.budget_id in lifts else claim for claim in hold.scopes)
+        hold.ceiling = max(hold.amount, ceiling)
+        hold.lifts |= liftable(hold.scopes, lifts)
         return Extended(hold.amount, self.accounts[hold.account].available)
 
     def checkpoint(self, hold_id: str, earned: int, *, now_ms: int) -> Renewed | Refused:
@@ -229,7 +232,15 @@ class LedgerModel:
         adds = Totals(available=reserved - hold.posted, held=-reserved, posted=hold.posted)
         more = [("owner", hold.owner)] if hold.owner else []
         self.enter(state, now_ms, hold.account, hold_id, adds, more + self._loss(hold))
+        self._lower(hold_id, hold, now_ms)
         return self._ended(hold, replayed=False)
+
+    def _lower(self, hold_id: str, hold: Hold, now_ms: int) -> None:
+        """What came back of a postpaid pocket whose limit was lowered while it was held is not given out again."""
+        cut = self.accounts[hold.account].lower()
+        if cut:
+            adds = Totals(available=-cut, credited=-cut)
+            self.enter("debit", now_ms, hold.account, f"lower:{hold_id}", adds, [("cause", "credit_limit")])
 
     def _late(self, hold_id: str, hold: Hold, cost: int, tokens: UsageTokens, kind: str, now_ms: int) -> Posted:
         account, counted_before = self.accounts[hold.account], hold.shortfall > 0

@@ -49,6 +49,7 @@ class Account:
     period_base: tuple[int, ...] = ()
     periods: set[str] = field(default_factory=set)
     credit_limits: dict[str, int] = field(default_factory=dict)
+    lowering: int = 0  # what goes of the postpaid pocket as soon as holds give it back
 
     def reserve(self, split: list[int], amount: int) -> None:
         """Move `amount` from available to held; `split` takes what each pocket gave, in their order."""
@@ -71,6 +72,16 @@ class Account:
             self.pockets[place].held -= part
             split[place] -= part
             amount -= part
+
+    def lower(self) -> int:
+        """Take what a lowered limit leaves no more, of what has come back; how much that was."""
+        cut = min(self.lowering, self.pockets[-1].available) if self.pockets else 0
+        self.lowering -= cut
+        self.available -= cut
+        self.credited -= cut
+        if cut:
+            self.pockets[-1].available -= cut
+        return cut
 
     def consume(self, split: list[int], amount: int) -> None:
         """Turn what is still held for a hold, `amount` as `split`, into posted."""
@@ -149,9 +160,9 @@ class Told:
 
 @dataclass(slots=True)
 class Hold:
-    """A hold, from its placing to the end of its retention. `scopes` are its claims as they limit it now: one that an
-    approval lifted has no budget any more. `cost` is what post was asked for, None before. A tombstone is a hold
-    without a `request`."""
+    """A hold, from its placing to the end of its retention. `lifts` are budgets that an approval lets it pass: they
+    count it, and limit it only while they are not active. `cost` is what post was asked for, None before. A tombstone
+    is a hold without a `request`."""
 
     account: str
     worker: str
@@ -161,6 +172,7 @@ class Hold:
     must_end_at_ms: int
     request: PlaceHold | None = None
     scopes: tuple[ScopeClaim, ...] = ()
+    lifts: frozenset[str] = frozenset()
     state: str = "open"
     amount: int = 0
     ceiling: int = 0

@@ -39,9 +39,7 @@ def outcome_json(usage: Usage, basis: Basis, *, cut: str | None = None, model: s
 def tokens_of(outcome: bytes) -> UsageTokens:
     """The tokens that an outcome tells, for the day's usage of a posting that is written later."""
     usage = msgspec.json.decode(outcome).get("usage", {}) if outcome else {}
-    return UsageTokens(
-        usage.get("input_tokens", 0), usage.get("cached_input_tokens", 0), usage.get("output_tokens", 0)
-    )
+    return UsageTokens(usage.get("input_tokens", 0), usage.get("cached_input_tokens", 0), usage.get("output_tokens", 0))
 
 
 def request_record(hold: HoldRecord, unit: Unit) -> dict[str, Any]:

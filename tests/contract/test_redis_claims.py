@@ -175,12 +175,18 @@ async def test_a_quote_lifts_the_budgets_that_it_names_and_they_count_on(ledger:
     asking = ScopeClaim("org", "total", budget_id="bu_1", detail="ask org_7f1 50")
     await ledger.put_budget(PERSON, Budget("bu_1", 60, "paused"))
     await approve(link, 150, lifts="bu_9 bu_1")
+    assert await reason(ledger, persons("1", asking, QUOTE)) is Refusal.PAUSED, "a yes ends no pause"
+    await ledger.put_budget(PERSON, Budget("bu_1", 60))
+    no_more = replace(asking, detail="pause org_7f1 50")
+    assert await reason(ledger, persons("1", no_more, QUOTE)) is Refusal.LIMIT, "it no longer asks"
     assert isinstance(await ledger.place(persons("1", asking, QUOTE)), Placed)
     await ledger.post("ho_7f1", 90, account=PERSON)
     assert await ledger.counter(PERSON, asking) == CounterState(90, 0)
     record = await ledger.hold("ho_7f1")
     assert record is not None and record.state == "posted"
-    assert await reason(ledger, persons("2", asking)) is Refusal.PAUSED
+    assert await reason(ledger, persons("2", asking)) is Refusal.LIMIT
+    told = await link.command("XRANGE", keys.outbox_key(TAG), "-", "+", key=TAG)
+    assert [fields[1] for _, fields in told] == [b"budget.alert"], "whoever is lifted past it is told of"
 
 
 async def test_a_directory_that_changed_places_nothing(ledger: RedisLedger, link: RedisLink) -> None:
@@ -258,6 +264,8 @@ async def test_a_raised_hold_has_another_ceiling_and_passes_the_budgets_named(
     assert await ledger.raise_hold("ho_7f1", 500) == Extended(100, 900)
     assert await ledger.extend_to("ho_7f1", 300) == Extended(120, 880)
     assert await ledger.raise_hold("ho_7f1", 200, lifts=("bu_1",)) == Extended(120, 880)
+    assert await ledger.extend_to("ho_7f1", 900) == Extended(200, 800)
+    assert await ledger.raise_hold("ho_7f1", 900) == Extended(200, 800)
     assert await ledger.extend_to("ho_7f1", 900) == Extended(400, 600)
     answer = await RedisLedger(link, worker="w2").post("ho_7f1", 450, account=PERSON)
     assert isinstance(answer, Posted) and (answer.posted, answer.shortfall) == (400, 50)
@@ -274,3 +282,20 @@ async def test_a_hold_takes_no_more_out_of_a_counter_than_is_in_it(ledger: Redis
     await ledger.place(persons("2", claim, amount=20))
     await ledger.shrink_to("ho_7f1", 10)
     assert await ledger.counter(PERSON, claim) == CounterState(0, 0)
+
+
+async def test_a_yes_ends_no_pause_and_lifts_only_a_budget_that_asks(ledger: RedisLedger) -> None:
+    asking = ScopeClaim("org", "total", budget_id="bu_1", detail="ask org_7f1 80")
+    await ledger.place(persons("1", asking, amount=0, ceiling=500))
+    await ledger.put_budget(PERSON, Budget("bu_1", 50))
+    await ledger.place(persons("2", asking, amount=10, ceiling=500))
+    await ledger.raise_hold("ho_7f2", 300, lifts=("bu_1",))
+    assert await ledger.extend_to("ho_7f2", 200) == Extended(200, 800)
+    await ledger.put_budget(PERSON, Budget("bu_1", 50, "paused"))
+    assert await ledger.extend_to("ho_7f2", 300) == Extended(200, 800)
+    await ledger.put_budget(PERSON, Budget("bu_1", 50))
+    plain = ScopeClaim("alice", "total", budget_id="bu_1", detail="refuse org_7f1")
+    await ledger.place(persons("3", plain, amount=10, ceiling=500))
+    await ledger.raise_hold("ho_7f3", 300, lifts=("bu_1",))
+    assert await ledger.extend_to("ho_7f3", 200) == Extended(50, 750)
+    await check_books(ledger)

@@ -130,3 +130,39 @@ async def test_neither_lifts_an_account_out_of_the_exact_range(ledger: RedisLedg
     assert await renew(ledger, MAY, 9) == Credited("applied", 9 * 10**15)
     assert await renew(ledger, JUNE, 9) == Credited("applied", 9 * 10**15)
     await check_books(ledger)
+
+
+@pytest.mark.parametrize("gives_back", ["post", "void", "shrink"])
+async def test_what_holds_give_back_of_a_lowered_limit_is_not_given_out_again(
+    ledger: RedisLedger, gives_back: str
+) -> None:
+    await prepay(ledger, 10)
+    await ledger.set_credit_limit(PERSON, 100, change_id="up")
+    assert isinstance(await ledger.place(hold(account=PERSON, amount=105)), Placed)
+    assert await ledger.set_credit_limit(PERSON, 20, change_id="down") == Credited("applied", 0)
+    if gives_back == "post":
+        await ledger.post("ho_7f1", 15, account=PERSON)
+    elif gives_back == "void":
+        await ledger.void("ho_7f1", account=PERSON)
+    else:
+        await ledger.shrink_to("ho_7f1", 30)
+        await ledger.shrink_to("ho_7f1", 0)
+    balance = await ledger.balance(PERSON)
+    assert balance is not None
+    (owed,) = [each for each in balance.pocket_states if each.name == "postpaid"]
+    assert owed.available + owed.held + owed.posted == balance.credit_limit == 20
+    assert balance.lowering == 0
+    await check_books(ledger)
+
+
+async def test_a_limit_that_is_raised_again_takes_nothing_back(ledger: RedisLedger) -> None:
+    await ledger.set_credit_limit(PERSON, 100, change_id="up")
+    await ledger.place(hold(account=PERSON, amount=90))
+    await ledger.set_credit_limit(PERSON, 0, change_id="down")
+    balance = await ledger.balance(PERSON)
+    assert balance is not None and (balance.lowering, balance.credit_limit) == (90, 0)
+    await ledger.set_credit_limit(PERSON, 100, change_id="up-again")
+    await ledger.void("ho_7f1", account=PERSON)
+    balance = await ledger.balance(PERSON)
+    assert balance is not None and (balance.available, balance.credit_limit) == (100, 100)
+    await check_books(ledger)

@@ -9,7 +9,6 @@ import pytest
 from gateway.core import credits
 from gateway.core.accounts import Budget, LedgerTerms
 from gateway.core.allowance_model import renew_allowance
-from gateway.core.claim_model import lifted
 from gateway.core.errors import InvalidRequest
 from gateway.core.holds import (
     Extended,
@@ -25,7 +24,7 @@ from gateway.core.holds import (
     UsageTokens,
 )
 from gateway.core.ledger import LedgerModel
-from gateway.core.money import GREATEST_AMOUNT, NO_RATE, Rate, Unit
+from gateway.core.money import NO_RATE, Rate, Unit
 from gateway.core.quotes import QuoteState
 from gateway.core.records import Counter, CounterId, QuoteRecord, Told, UsageSums
 
@@ -37,6 +36,7 @@ SHARE = ScopeClaim("who", "now", Measure.SHARE, 250_000)
 USES = ScopeClaim("who", "total", Measure.USES, 2)
 LINE = ScopeClaim(PERSON, "2026-01-05", Measure.USAGE, detail="small|alice|ak_7f1")
 BUDGET = ScopeClaim("org", "day:1", budget_id="bu_1", window_ends_at_ms=FAR_MS, detail="pause org_7f1 50 100")
+ASKING = replace(BUDGET, detail="ask org_7f1 50")
 DEFAULT = ScopeClaim("alice", "day:1", limit=150, budget_id="bu_2~alice", detail="pause org_7f1 40")
 
 
@@ -186,16 +186,40 @@ def test_a_late_post_takes_nothing_on_an_approval_that_has_bought_another_hold()
     assert (record.state, record.hold_id) == (QuoteState.USED, "ho_7f3")
 
 
-def test_a_lifted_budget_counts_and_limits_no_more_but_must_be_there() -> None:
+def test_a_lifted_budget_counts_and_limits_no_more_but_must_be_there_and_ask() -> None:
     model = funded()
     approved(model, 150, lifts=("bu_1",))
-    assert reason(place(model, "1", BUDGET, QUOTE)) is Refusal.NO_BUDGET
+    assert reason(place(model, "1", ASKING, QUOTE)) is Refusal.NO_BUDGET
     model.claims.budgets["bu_1"] = Budget("bu_1", 10, "paused")
-    assert isinstance(place(model, "1", BUDGET, QUOTE), Placed)
-    assert model.holds["ho_7f1"].scopes[0] == lifted(BUDGET) == replace(BUDGET, limit=GREATEST_AMOUNT, budget_id=None)
+    assert reason(place(model, "1", ASKING, QUOTE)) is Refusal.PAUSED, "a yes ends no pause"
+    model.claims.budgets["bu_1"] = Budget("bu_1", 10)
+    assert reason(place(model, "1", BUDGET, QUOTE)) is Refusal.LIMIT, "it no longer asks"
+    assert isinstance(place(model, "1", ASKING, QUOTE), Placed)
+    assert model.holds["ho_7f1"].lifts == {"bu_1"}
     post(model, "1", 90)
-    assert counter(model, BUDGET) == Counter(used=90)
-    assert model.claims.outbox == []
+    assert counter(model, ASKING) == Counter(used=90, alerted=(50,))
+    assert [told.kind for told in model.claims.outbox] == ["budget.alert"], "whoever is lifted past it is told of"
+
+
+def test_a_pause_stops_a_lifted_hold_from_growing() -> None:
+    model = funded()
+    model.claims.budgets["bu_1"] = Budget("bu_1", 100)
+    place(model, "1", ASKING, amount=50, ceiling=400)
+    assert model.raise_hold("ho_7f1", 300, lifts=("bu_1",)) == Extended(50, 950)
+    assert model.extend_to("ho_7f1", 200, now_ms=1) == Extended(200, 800)
+    model.claims.budgets["bu_1"] = Budget("bu_1", 100, "paused")
+    assert model.extend_to("ho_7f1", 300, now_ms=1) == Extended(200, 800)
+
+
+def test_what_was_agreed_to_is_the_ceiling_also_where_it_was_higher_before() -> None:
+    model = funded()
+    place(model, "1", amount=100, ceiling=400)
+    model.raise_hold("ho_7f1", 150)
+    posted = post(model, "1", 190)
+    assert isinstance(posted, Posted) and (posted.posted, posted.shortfall) == (150, 40)
+    place(model, "2", amount=100, ceiling=400)
+    model.raise_hold("ho_7f2", 20)
+    assert model.holds["ho_7f2"].ceiling == 100, "never below what it holds"
 
 
 def test_a_raised_limit_holds_until_its_instant_and_may_be_lower() -> None:
@@ -303,12 +327,13 @@ def test_an_account_of_one_pocket_pays_its_usage_from_what_was_prepaid() -> None
 def test_a_raised_hold_passes_the_budgets_named_up_to_its_new_ceiling() -> None:
     model = funded()
     model.claims.budgets["bu_1"] = Budget("bu_1", 120)
-    place(model, "1", BUDGET, DEFAULT)
+    place(model, "1", ASKING, DEFAULT)
     assert model.raise_hold("ho_7f1", 500) == Extended(100, 900)
     assert model.extend_to("ho_7f1", 500, now_ms=0) == Extended(120, 880)
-    assert model.raise_hold("ho_7f1", 140, lifts=("bu_1", "bu_9")) == Extended(120, 880)
-    assert model.extend_to("ho_7f1", 500, now_ms=0) == Extended(150, 850)
-    assert model.holds["ho_7f1"].ceiling == 500
+    assert model.raise_hold("ho_7f1", 140, lifts=("bu_1", "bu_2~alice", "bu_9")) == Extended(120, 880)
+    assert model.extend_to("ho_7f1", 500, now_ms=0) == Extended(140, 860)
+    assert model.raise_hold("ho_7f1", 500) == Extended(140, 860)
+    assert model.extend_to("ho_7f1", 500, now_ms=0) == Extended(150, 850), "the other one does not ask"
     post(model, "1", 10)
     assert model.raise_hold("ho_7f1", 600) == Refused(Refusal.NOT_OPEN, 990, 0)
     assert model.raise_hold("ho_7f9", 600) == Refused(Refusal.NOT_OPEN)

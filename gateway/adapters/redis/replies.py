@@ -16,7 +16,7 @@ from gateway.core.money import Rate, Unit
 
 BALANCE_FIELDS = (
     "unit", "available", "held", "credited", "posted", "debt", "rate", "shortfalls", "class", "frozen",
-    "plan", "period", "period_ends", "granted", "period_base", *POCKETS,
+    "plan", "period", "period_ends", "granted", "period_base", "lowering", *POCKETS,
 )  # fmt: skip
 BUDGET_FIELDS = ("limit", "state", "raised", "raised_until")
 _ONE_POCKET = 6  # members of an ending's reply without what each pocket paid
@@ -124,7 +124,7 @@ def ended(reply: Sequence[Any]) -> Posted | Refused:
 def balance(account: str, values: Sequence[bytes | None]) -> Balance | None:
     """What HMGET of `BALANCE_FIELDS` says; None where there is no account."""
     unit, available, held, credited, posted, debt, rate, shortfalls, account_class, frozen, *more = values
-    plan, period_id, period_ends, granted, base, *pockets = more
+    plan, period_id, period_ends, granted, base, lowering, *pockets = more
     if unit is None:
         return None
     states = tuple(
@@ -149,6 +149,7 @@ def balance(account: str, values: Sequence[bytes | None]) -> Balance | None:
         period_ends_at_ms=int(period_ends or 0),
         allowance_granted=int(granted or 0),
         period_base=tuple(map(int, (base or b"").split())),
+        lowering=int(lowering or 0),
     )
 
 

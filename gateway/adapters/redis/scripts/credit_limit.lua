@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- uses: prelude pockets
 -- credit_limit: how much an account may owe in its postpaid pocket, absolute, once per change. Lowered below what is used,
--- nothing is left there. Makes the account where there is none.
+-- nothing is left there, and what holds give back of it goes too. Makes the account where there is none.
 -- KEYS  account, index of accounts, journal
 -- ARGV  1 account id, 2 id of the change, 3 limit
 -- reply {'applied' | 'replayed', available, 0} | {'foreign' | 'too_great', available, held}
@@ -15,9 +15,10 @@ call('XLEN', KEYS[3])
 if before == digits(limit) then return {'replayed', account.available, 0} end
 if before then return {'foreign', account.available, account.held} end
 local pocket = account.pockets[3]
-local more = math.max(limit - pocket.available - pocket.held - pocket.posted, -pocket.available)
+local over = pocket.available + pocket.held + pocket.posted - limit
+local more = math.max(-over, -pocket.available)
 if too_great(account, more) then return {'too_great', account.available, account.held} end
 adjust(KEYS[3], account, account_id, 3, more, id, now, 'credit_limit')
 save_person(KEYS[1], KEYS[2], account_id, account, fresh)
-call('HSET', KEYS[1], 'l:' .. id, digits(limit))
+call('HSET', KEYS[1], 'l:' .. id, digits(limit), 'lowering', digits(math.min(math.max(over + more, 0), pocket.held)))
 return {'applied', account.available, 0}

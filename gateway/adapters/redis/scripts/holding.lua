@@ -15,6 +15,23 @@ local function release(account, split, amount)
   end
 end
 
+-- What came back of a postpaid pocket whose limit was lowered while it was held is not given out again: how much of it goes.
+local function lower(account)
+  local cut = account.pockets and account.lowering > 0 and math.min(account.lowering, account.pockets[3].available) or 0
+  if cut == 0 then return 0 end
+  account.pockets[3].available = account.pockets[3].available - cut
+  account.available = account.available - cut
+  account.credited = account.credited - cut
+  account.lowering, account.lowered = account.lowering - cut, true
+  return cut
+end
+
+local function journal_lowered(key, cut, now, account_id, id)
+  if cut == 0 then return end
+  journal(key, 'debit', now, account_id, 'lower:' .. id, '-' .. digits(cut) .. ' 0 -' .. digits(cut) .. ' 0 0',
+    ' cause=credit_limit')
+end
+
 -- The hold's scopes with their counters. nil where the keys that were handed over from KEYS[first] on are not the very
 -- keys that the hold reserved on.
 local function counters_of(hold, first)
@@ -29,7 +46,7 @@ local function counters_of(hold, first)
       end
     end
     local counter = {key = scope[1], budget = scope[2], measure = scope[3], limit = scope[4], detail = scope[6],
-      outbox = scope[7], used = 0, held = 0}
+      outbox = scope[7], lifted = scope[8], used = 0, held = 0}
     if scope[3] == 'y' then
       counter.line = call('HGET', scope[1], scope[6])
     elseif scope[3] == 'q' then
@@ -63,7 +80,7 @@ local function room_of(account, counters, now)
       if counter.budget ~= '' then
         local state
         limit, state = limit_of(counter.budget, counter.limit, now)
-        if not limit or state ~= 'active' then limit = 0 end
+        if not limit or state ~= 'active' then limit = 0 elseif counter.lifted then limit = EXACT end
       end
       room = math.min(room, limit - counter.used - counter.held)
     elseif counter.measure == 's' then

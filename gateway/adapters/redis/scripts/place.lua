@@ -78,7 +78,8 @@ if most_shortfalls > 0 and account.shortfalls >= most_shortfalls then return ref
 
 if account.period_ends > 0 and now >= account.period_ends then return refuse('period_over') end
 
--- An approved quote first: it lowers the ceiling, and the budgets that it lifts count this hold but do not limit it.
+-- An approved quote first: it lowers the ceiling, and the budgets that it lifts count this hold but do not limit it, while
+-- they are active and still ask.
 local asked_first, asked, lifted = first, ceiling, {}
 for i, scope in ipairs(scopes) do
   if scope[3] == 'q' then
@@ -103,11 +104,8 @@ for i, scope in ipairs(scopes) do
     local state
     limit, state = limit_of(scope[2], scope[4], now)
     if not limit then return refuse('no_budget', i, 0, 0, 0) end
-    if lifted[budget_name(scope[2])] then
-      limit, scope[2], scope[4] = EXACT, '', EXACT
-    elseif state ~= 'active' then
-      return refuse('paused', i, limit, 0, 0)
-    end
+    if state ~= 'active' then return refuse('paused', i, limit, 0, 0) end
+    if lifted[budget_name(scope[2])] and scope_detail(scope[6]) == 'ask' then limit, scope[8] = EXACT, 1 end
   end
   if measure == 'y' then
     call('HGET', scope[1], scope[6])

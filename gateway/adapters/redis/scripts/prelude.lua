@@ -12,7 +12,8 @@ local EXACT = 9007199254740991
 local STATE, ACCOUNT, FLOOR, FIRST, CEILING, AMOUNT, EARNED, POSTED, SHORTFALL, RATE = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 local WORKER, OWNER, PLACED_AT, RENEWED_UNTIL, LIFETIME, MUST_END, ENDED_AT = 11, 12, 13, 14, 15, 16, 17
 -- SPLIT: what each pocket reserved, after the end what each one paid; empty where the account has one pocket.
--- SCOPES: {key, budget key or '', measure, limit or -1, window's end or 0, and where it has them: detail, outbox key} each.
+-- SCOPES: {key, budget key or '', measure, limit or -1, window's end or 0, and where it has them: detail, outbox key, 1 where
+-- an approval lifts the budget for this hold} each.
 -- Measures: m money, u uses, o open holds, s share of the account (limit in millionths), y a line of a day's usage, q quote.
 -- COST: what post was asked for, -1 before. ASKED: the ceiling that place was asked for; an approval may lower or raise it.
 local SPLIT, SCOPES, LABELS, OUTCOME, COST, ASKED = 18, 19, 20, 21, 22, 23
@@ -58,12 +59,12 @@ end
 -- The account, or nil where it does not exist; then the values of two more fields.
 local function account_of(key, field, other)
   local v = call('HMGET', key, 'unit', 'available', 'held', 'credited', 'posted', 'debt', 'rate', 'shortfalls',
-    'frozen', 'allowance', 'prepaid', 'postpaid', field or '', other or '', 'period_ends')
+    'frozen', 'allowance', 'prepaid', 'postpaid', field or '', other or '', 'period_ends', 'lowering')
   if not v[1] then return nil, v[13], v[14] end
   local account = {unit = v[1], available = stored(v[2], 'available'), held = stored(v[3], 'held'),
     credited = stored(v[4], 'credited'), posted = stored(v[5], 'posted'), debt = stored(v[6], 'debt'),
     rate = stored(v[7], 'rate'), shortfalls = stored(v[8], 'shortfalls'), frozen = v[9],
-    period_ends = stored(v[15], 'period_ends')}
+    period_ends = stored(v[15], 'period_ends'), lowering = stored(v[16], 'lowering')}
   if v[10] then account.pockets = {pocket_of(v[10]), pocket_of(v[11]), pocket_of(v[12])} end
   return account, v[13], v[14]
 end
@@ -76,6 +77,9 @@ local function save_account(key, account)
     fields[i] = digits(pocket.available) .. ' ' .. digits(pocket.held) .. ' ' .. digits(pocket.posted)
   end
   call('HSET', key, 'allowance', fields[1], 'prepaid', fields[2], 'postpaid', fields[3])
+  if account.lowered then
+    call('HSET', key, 'credited', digits(account.credited), 'lowering', digits(account.lowering))
+  end
 end
 
 -- Move `amount` from what is available into the hold, pocket by pocket in their order.

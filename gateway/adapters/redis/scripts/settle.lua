@@ -91,6 +91,7 @@ local function settle(id, hold, account, counters, now, state, cost, outcome, re
     pocket.posted = pocket.posted + hold[SPLIT][i]
   end
   take(account, hold[SPLIT], extra)
+  local cut = lower(account)
   hold[STATE], hold[POSTED], hold[SHORTFALL] = state, posted, cost - posted
   hold[COST] = state == 'expired' and -1 or cost
   hold[ENDED_AT], hold[OUTCOME] = now, outcome
@@ -111,6 +112,7 @@ local function settle(id, hold, account, counters, now, state, cost, outcome, re
 
   journal(KEYS[4], state, now, hold[ACCOUNT], id,
     digits(amount - posted) .. ' -' .. digits(amount) .. ' 0 ' .. digits(posted) .. ' 0', more)
+  journal_lowered(KEYS[4], cut, now, hold[ACCOUNT], id)
   save_account(KEYS[1], account)
   -- Only what the payer could have been asked for counts against it: beyond the ceiling it is the upstream that erred.
   if payable > posted then call('HSET', KEYS[1], 'shortfalls', digits(account.shortfalls + 1)) end

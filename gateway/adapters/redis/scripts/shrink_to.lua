@@ -18,7 +18,9 @@ if less <= 0 then return {'extended', hold[AMOUNT], account.available} end
 
 release(account, hold[SPLIT], less)
 hold[AMOUNT] = hold[AMOUNT] - less
+local cut = lower(account)
 journal(KEYS[3], 'shrink', now, hold[ACCOUNT], id, digits(less) .. ' -' .. digits(less) .. ' 0 0 0')
+journal_lowered(KEYS[3], cut, now, hold[ACCOUNT], id)
 save_account(KEYS[1], account)
 call('SET', KEYS[2], cmsgpack.pack(hold))
 for _, counter in ipairs(counters) do
