@@ -271,7 +271,10 @@ def people_routes(
     """The paths of apps and people."""
 
     async def waiting(org_id: str, now_ms: int) -> Any:
-        return await people.quotes.waiting(org_id, now_ms=now_ms)
+        return [
+            *await people.quotes.waiting(org_id, now_ms=now_ms),
+            *await people.questions.waiting(org_id, now_ms=now_ms),
+        ]
 
     return [
         *key_routes(api, people.keying),

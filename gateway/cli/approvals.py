@@ -8,7 +8,7 @@ import getpass
 from gateway.cli.accounts import usd
 from gateway.cli.api_client import ApiClient, add_api_arguments, api_command, show
 
-COLUMNS = ("quote_id", "user", "model", "tier", "reason", "expected", "max", "state", "expires_at")
+COLUMNS = ("quote_id", "overage_id", "user", "model", "tier", "reason", "expected", "max", "state", "expires_at")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from gateway.web.openapi_schemas import (
     OBJECT,
     ORG_ID,
     PERSON_ID,
+    REQUEST_ID,
     SESSION_ID,
     SHARE,
     TEXT,
@@ -153,6 +154,14 @@ _EXPLAIN_ASKED = either(
     asked({"input_tokens": _TOKENS, "max_output_tokens": _TOKENS, "stream": FLAG, **_OF_WHOM}, model=text(256)),
 )
 
+_ASKED_AMOUNTS = {"original_max": usd, "current_cost": usd, "additional_needed": usd}
+_QUESTION = record(
+    **_ASKED_AMOUNTS, request_id=REQUEST_ID, execution_id=REQUEST_ID, overage_id=identifier("ov"),
+    amounts=record(**_ASKED_AMOUNTS), reason=words("cap", "budget"), tier=words(*Tier), user=nullable(PERSON_ID),
+    options=items(record(action=words("stop", "approve_overage"), additional_cost=usd, includes=TEXT)),
+    expires_at=INSTANT, waits_for=described(TEXT, "whose answer"),
+)  # fmt: skip
+
 SCHEMAS: dict[str, Schema] = {
     "Budget": record(_BUDGET_MAYBE, **_BUDGET),
     "BudgetAsked": _BUDGET_ASKED,
@@ -160,7 +169,9 @@ SCHEMAS: dict[str, Schema] = {
     "Allowance": _ALLOWANCE,
     "Quote": record({"passkey_options": described(OBJECT, "for `navigator.credentials.get`")}, **_QUOTE),
     "QuoteAnswered": record(**_QUOTE, status=words("approved", "needs_second_person", "refused")),
-    "Waiting": record(**_QUOTE, waits_for=described(TEXT, "whose answer")),
+    "Waiting": either(ref("QuoteWaiting"), ref("QuestionWaiting")),
+    "QuoteWaiting": record(**_QUOTE, waits_for=described(TEXT, "whose answer")),
+    "QuestionWaiting": _QUESTION,
     "Explained": _EXPLAINED,
 }
 

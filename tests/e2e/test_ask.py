@@ -104,6 +104,9 @@ def test_a_paused_stream_is_resumed_over_a_websocket_and_loses_no_byte(org: Org)
     stream.until_begun()
     with socket_of(org, stream.request_id, "alice") as socket:
         asked = next_event(socket, "overage_approval_needed")["data"]
+        (waiting,) = org.must("GET", "/api/approvals", user="alice")["data"]
+        assert (waiting["overage_id"], waiting["waits_for"]) == (asked["overage_id"], "alice")
+        assert org.must("GET", "/api/approvals", user="bob")["data"] == []
         assert asked["original_max"] == usd("0.01") and Decimal(asked["additional_needed"]["amount"]) > 0
         before = len(stream.text)
         held = org.must("GET", f"/api/requests/{stream.request_id}", user="alice")
@@ -114,6 +117,7 @@ def test_a_paused_stream_is_resumed_over_a_websocket_and_loses_no_byte(org: Org)
             "action": "approve_overage", "overage_id": asked["overage_id"], "additional_max": usd("1.00"),
         }))  # fmt: skip
         assert next_event(socket, "overage_answered")["data"]["state"] == "approved"
+        assert org.must("GET", "/api/approvals", user="alice")["data"] == []
         stream.until_over()
         assert len(stream.text) > before
         final = next_event(socket, "state")

@@ -1,12 +1,14 @@
 """Questions of running streams, and the events of a request. `people_ports.Questions`.
 
-`{pNN}ask:<hold>` is the newest question, `{pNN}ev:<hold>` the stream of the request's events. A question
+`{pNN}ask:<hold>` is the newest question, `{pNN}ev:<hold>` the stream of the request's events, `{pNN}asking:<org>` the
+holds whose questions wait, by their expiry. A question
 is put, and answered, in one step with what is told and audited; whoever watches reads the events above the last one
 that it saw.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
@@ -19,6 +21,7 @@ from gateway.core.questions import Question, answer_members, as_json, question_m
 
 # An hour after the last event nobody watches any more.
 LIFE_MS = 3_600_000
+_WAITING_MOST = 1_000
 
 
 class RedisQuestions:
@@ -68,8 +71,19 @@ class RedisQuestions:
             (_name(question.hold_id), ("pexpireat", dies_at)),
             (version, ("pexpireat", dies_at)),
         ]
+        waiting = f"{keys.tag(question.hold_id)}asking:{question.org_id}"
+        verb = ("zadd", str(question.expires_at_ms)) if question.state == "open" else ("zrem",)
+        writes.append((waiting, (*verb, question.hold_id)))
         done = await self._directory.change(question.org_id, part, writes, audit, expected=expected, event=event)
         return done is not None
+
+    async def waiting(self, org_id: str, *, now_ms: int) -> Sequence[Question]:
+        """The questions of an organization that wait for an answer, the first to expire first."""
+        name = f"{keys.tag(org_id)}asking:{org_id}"
+        await self._link.command("ZREMRANGEBYSCORE", name, "-inf", now_ms, key=name)
+        ids = await self._link.command("ZRANGE", name, 0, _WAITING_MOST - 1, key=name)
+        found = await asyncio.gather(*(self.find(hold_id.decode()) for hold_id in ids))
+        return [question for question in found if question is not None and question.state == "open"]
 
     async def publish(self, hold_id: str, event: str, data: bytes) -> None:
         """Add an event of a request."""

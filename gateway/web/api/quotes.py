@@ -12,13 +12,14 @@ from starlette.routing import Route
 from gateway.core.directory import Permission, Principal
 from gateway.core.money_input import parse_money
 from gateway.core.proofs import METHODS
+from gateway.core.questions import Question, question_members
 from gateway.core.quotes import Quote, QuoteState
 from gateway.flows.quoting import Quoting, bound_to, quote_members
 from gateway.web.api.proofs import proof_of
 from gateway.web.api_bodies import json_answer, page, paged
 from gateway.web.principal import Api
 
-Waiting = Callable[[str, int], Awaitable[Sequence[Quote]]]
+Waiting = Callable[[str, int], Awaitable[Sequence[Quote | Question]]]
 # What a person's passkey must sign: options for the browser, None where they have none.
 PasskeyOptions = Callable[[Principal, str], Awaitable[dict[str, Any] | None]]
 
@@ -30,13 +31,12 @@ def quote_routes(api: Api, quoting: Quoting, waiting: Waiting, passkey_options: 
         principal = await api.principal(request, Permission.READ)
         found = await waiting(principal.org_id, int(api.system.now_s() * 1_000))
         mine = [
-            quote for quote in found
-            if principal.person_id in ("", quote.person_id) or quote.two_persons
+            each for each in found
+            if principal.person_id in ("", each.person_id) or (isinstance(each, Quote) and each.two_persons)
         ]  # fmt: skip
         limit, after = page(request)
-        # The first to expire comes first.
-        data, beyond = paged(mine, limit, after, lambda quote: f"{quote.expires_at_ms:015d}:{quote.quote_id}")
-        return json_answer({"data": [_waits(quote) for quote in data], "next": beyond})
+        data, beyond = paged(sorted(mine, key=_place), limit, after, _place)  # the first to expire comes first
+        return json_answer({"data": [_waits(each) for each in data], "next": beyond})
 
     async def read(request: Request) -> Response:
         principal = await api.principal(request, Permission.READ)
@@ -78,7 +78,15 @@ def quote_routes(api: Api, quoting: Quoting, waiting: Waiting, passkey_options: 
     ]
 
 
-def _waits(quote: Quote) -> dict[str, Any]:
+def _place(waiting: Quote | Question) -> str:
+    """Where it stands in the list."""
+    name = waiting.quote_id if isinstance(waiting, Quote) else waiting.overage_id
+    return f"{waiting.expires_at_ms:015d}:{name}"
+
+
+def _waits(waiting: Quote | Question) -> dict[str, Any]:
     """What waits, and for whom."""
-    whom = "two persons of the organization" if quote.two_persons else quote.person_id or "the key's owner"
-    return {**quote_members(quote), "waits_for": whom}
+    if isinstance(waiting, Question):
+        return {**question_members(waiting), "waits_for": waiting.person_id or "the key's owner"}
+    whom = "two persons of the organization" if waiting.two_persons else waiting.person_id or "the key's owner"
+    return {**quote_members(waiting), "waits_for": whom}
