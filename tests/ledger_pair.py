@@ -271,6 +271,8 @@ def check_account(real: Balance, account: Account) -> None:
         account.plan, account.period_id, account.period_ends_at_ms, account.allowance_granted, account.period_base,
     )  # fmt: skip
     assert real.lowering == account.lowering >= 0
+    # Only what is held can come back of a limit that was lowered; what was paid in since is the payer's.
+    assert account.lowering <= sum(pocket.held for pocket in account.pockets[2:])
 
 
 def untimed(entry: JournalEntry) -> tuple[object, ...]:

@@ -133,10 +133,10 @@ class LedgerModel:
         account = self.accounts[hold.account]
         less = hold.amount - max(total, hold.earned)
         if less > 0:
-            account.release(hold.split, less)
+            returned = account.release(hold.split, less)
             self._resize(hold, -less)
             self.enter("shrink", now_ms, hold.account, hold_id, Totals(available=less, held=-less))
-            self._lower(hold_id, hold, now_ms)
+            self._lower(hold_id, hold, returned, now_ms)
         return Extended(hold.amount, account.available)
 
     def _resize(self, hold: Hold, more: int) -> None:
@@ -219,7 +219,7 @@ class LedgerModel:
         payable = min(cost, hold.ceiling)
         from_hold = min(payable, reserved)
         extra = min(payable - from_hold, self.claims.room_of(hold, account, now_ms))
-        account.release(hold.split, reserved - from_hold)
+        returned = account.release(hold.split, reserved - from_hold)
         account.consume(hold.split, from_hold)
         account.take(hold.split, extra)
         hold.state, hold.posted = state, from_hold + extra
@@ -232,12 +232,12 @@ class LedgerModel:
         adds = Totals(available=reserved - hold.posted, held=-reserved, posted=hold.posted)
         more = [("owner", hold.owner)] if hold.owner else []
         self.enter(state, now_ms, hold.account, hold_id, adds, more + self._loss(hold))
-        self._lower(hold_id, hold, now_ms)
+        self._lower(hold_id, hold, returned, now_ms)
         return self._ended(hold, replayed=False)
 
-    def _lower(self, hold_id: str, hold: Hold, now_ms: int) -> None:
+    def _lower(self, hold_id: str, hold: Hold, returned: int, now_ms: int) -> None:
         """What came back of a postpaid pocket whose limit was lowered while it was held is not given out again."""
-        cut = self.accounts[hold.account].lower()
+        cut = self.accounts[hold.account].lower(returned)
         if cut:
             adds = Totals(available=-cut, credited=-cut)
             self.enter("debit", now_ms, hold.account, f"lower:{hold_id}", adds, [("cause", "credit_limit")])

@@ -62,8 +62,9 @@ class Account:
             split[place] += part
             amount -= part
 
-    def release(self, split: list[int], amount: int) -> None:
-        """Move `amount` back, to the pocket that was drawn last first."""
+    def release(self, split: list[int], amount: int) -> int:
+        """Move `amount` back, to the pocket that was drawn last first; how much came to the last one."""
+        returned = min(split[-1], amount) if split else 0
         self.available += amount
         self.held -= amount
         for place in reversed(range(len(self.pockets))):
@@ -72,15 +73,19 @@ class Account:
             self.pockets[place].held -= part
             split[place] -= part
             amount -= part
+        return returned
 
-    def lower(self) -> int:
-        """Take what a lowered limit leaves no more, of what has come back; how much that was."""
-        cut = min(self.lowering, self.pockets[-1].available) if self.pockets else 0
-        self.lowering -= cut
+    def lower(self, returned: int) -> int:
+        """Take what a lowered limit leaves no more, of what has come back; how much that was. What was paid in
+        meanwhile stays, and nothing comes back of what is held no more."""
+        if not self.pockets:
+            return 0
+        pocket = self.pockets[-1]
+        cut = min(self.lowering, returned, pocket.available)
         self.available -= cut
         self.credited -= cut
-        if cut:
-            self.pockets[-1].available -= cut
+        pocket.available -= cut
+        self.lowering = min(self.lowering - cut, pocket.held)
         return cut
 
     def consume(self, split: list[int], amount: int) -> None:

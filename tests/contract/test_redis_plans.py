@@ -166,3 +166,16 @@ async def test_a_limit_that_is_raised_again_takes_nothing_back(ledger: RedisLedg
     balance = await ledger.balance(PERSON)
     assert balance is not None and (balance.available, balance.credit_limit) == (100, 100)
     await check_books(ledger)
+
+
+async def test_what_was_paid_in_after_a_limit_was_lowered_stays(ledger: RedisLedger) -> None:
+    await ledger.set_credit_limit(PERSON, 100, change_id="c1")
+    await ledger.place(hold(account=PERSON, amount=60))
+    await ledger.set_credit_limit(PERSON, 20, change_id="c2")
+    paid = {"unit": Unit.NANOUSD, "rate": NO_RATE, "source": "stripe", "pocket": "postpaid"}
+    await ledger.credit("pay1", PERSON, 50, **paid)  # type: ignore[arg-type]
+    answer = await ledger.post("ho_7f1", 50, account=PERSON)
+    assert isinstance(answer, Posted) and (answer.posted, answer.available) == (50, 50)
+    balance = await ledger.balance(PERSON)
+    assert balance is not None and balance.lowering == 0
+    await check_books(ledger)

@@ -131,16 +131,17 @@ class LedgerMachine(TermsRules):
 
     @rule(
         account=payers, most=amounts, more=amounts, claims=claim_lists, lifts=lift_lists, worker=st.integers(0, 1), line=lines,
-        expired=st.sampled_from([False] * 6 + [True]),
+        expired=st.sampled_from([False] * 6 + [True]), beyond=seldom, digest=st.sampled_from([DIGEST] * 8 + ["another"]),
     )  # fmt: skip
     def place_what_was_approved(
         self, account: str, most: int, more: int, claims: list[ScopeClaim], lifts: tuple[str, ...], worker: int, line: str | None,
-        expired: bool,
+        expired: bool, beyond: bool, digest: str,
     ) -> None:  # fmt: skip
-        """It asks for more than was approved."""
+        """It asks for more than was approved, or needs more."""
         self.put_quote(QuoteState.APPROVED, most, lifts, expired)
-        scopes = self.claims_of(account, claims, line, (0, DIGEST))
-        self.place_fresh(account, 0, most + more // 2, most + more, scopes, worker)
+        scopes = self.claims_of(account, claims, line, (0, digest))
+        floor = most + 1 if beyond else 0
+        self.place_fresh(account, floor, most + more // 2, most + more + 1, scopes, worker)
 
     def place_fresh(
         self, account: str, floor: int, first: int, ceiling: int, scopes: tuple[ScopeClaim, ...], worker: int
@@ -242,6 +243,26 @@ class LedgerMachine(TermsRules):
         scopes = (usage_claim(before.account, LINES[0]), ScopeClaim(quote_id, "", Measure.QUOTE, detail=DIGEST))
         self.place_fresh(before.account, 0, most, most, scopes, worker=1)
         self.post_both(hold_id, cost, before.account, worker=0, used=used)
+
+    @rule(
+        limit=amounts, lower=amounts, first=amounts, cost=amounts, paid=st.integers(0, 3), ends=st.sampled_from(["post", "shrink", "void"]),
+        used=tokens,
+    )  # fmt: skip
+    def lower_what_may_be_owed_under_a_hold(
+        self, limit: int, lower: int, first: int, cost: int, paid: int, ends: str, used: UsageTokens
+    ) -> None:
+        """What the hold gives back goes; what was paid in meanwhile stays."""
+        self.set_credit_limit(NEWCOMER, self.placed + 10, limit + 40)
+        hold_id = self.place_fresh(NEWCOMER, 0, first, first + 40, (), worker=0)
+        self.set_credit_limit(NEWCOMER, self.placed + 1_000, lower)
+        if paid == 3:
+            self.credit(NEWCOMER, 100 + self.placed, 30, "payment", "postpaid", envelope=False)
+        if ends == "shrink":
+            self.shrink_both(hold_id, cost, worker=1)
+        elif ends == "void":
+            self.void_both(hold_id, NEWCOMER, worker=1)
+        else:
+            self.post_both(hold_id, cost, NEWCOMER, worker=1, used=used)
 
     @rule(
         account=account_ids, claim=st.sampled_from([each for each in CLAIMS if each.budget_id]), first=amounts, more=amounts,

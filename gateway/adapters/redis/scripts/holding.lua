@@ -6,6 +6,7 @@ local function release(account, split, amount)
   account.held = account.held - amount
   if account.held < 0 then fail('corrupt: less is held than the hold holds') end
   if not account.pockets then return end
+  account.returned = math.min(split[3], amount)
   for i = 3, 1, -1 do
     local part = math.min(split[i], amount)
     account.pockets[i].available = account.pockets[i].available + part
@@ -16,13 +17,15 @@ local function release(account, split, amount)
 end
 
 -- What came back of a postpaid pocket whose limit was lowered while it was held is not given out again: how much of it goes.
+-- What was paid in meanwhile stays; and nothing comes back of what is held no more.
 local function lower(account)
-  local cut = account.pockets and account.lowering > 0 and math.min(account.lowering, account.pockets[3].available) or 0
-  if cut == 0 then return 0 end
-  account.pockets[3].available = account.pockets[3].available - cut
+  if not account.pockets or account.lowering == 0 then return 0 end
+  local pocket = account.pockets[3]
+  local cut = math.min(account.lowering, account.returned, pocket.available)
+  pocket.available = pocket.available - cut
   account.available = account.available - cut
   account.credited = account.credited - cut
-  account.lowering, account.lowered = account.lowering - cut, true
+  account.lowering, account.lowered = math.min(account.lowering - cut, pocket.held), true
   return cut
 end
 
