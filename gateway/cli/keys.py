@@ -1,4 +1,4 @@
-"""`farebox keys`: make, list, rotate and revoke keys; `--operator` makes the first one straight in the store."""
+"""`farebox keys`: make, list, rotate and revoke keys; with `--operator` those of operators, straight in the store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from gateway.cli.api_client import ApiClient, add_api_arguments, api_command, show
-from gateway.cli.operator_key import make_operator_key
+from gateway.cli.operator_key import make_operator_key, revoke_operator_key
 from gateway.cli.store import explain
 from gateway.config import load_config
 from gateway.config_reader import ConfigError
@@ -36,14 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rotate.add_argument("id")
     rotate.add_argument("--grace-s", type=int, default=3_600, help="how long the old secret serves (default an hour)")
     revoke = commands.add_parser("revoke", help="good for nothing from now on")
-    revoke.add_argument("id")
+    revoke.add_argument("id", help="its id; of an operator key its text will do")
+    revoke.add_argument("--operator", action="store_true", help="an operator key, straight in the store (--config)")
+    revoke.add_argument("--config", type=Path, help="the gateway's configuration, for --operator")
     for each in (listed, create, rotate, revoke):
         add_api_arguments(each)
 
 
 def run(args: argparse.Namespace) -> int:
     """Carry it out; the exit code."""
-    if args.action == "create" and args.operator:
+    if args.action in ("create", "revoke") and args.operator:
         return _operator(args)
     return api_command(args, _act)
 
@@ -53,7 +55,14 @@ def _operator(args: argparse.Namespace) -> int:
         print("farebox: --operator needs --config, the gateway's own configuration", file=sys.stderr)
         return 2
     try:
-        print(asyncio.run(make_operator_key(load_config(args.config), args.name)))
+        config = load_config(args.config)
+        if args.action == "create":
+            print(asyncio.run(make_operator_key(config, args.name)))
+        elif revoked := asyncio.run(revoke_operator_key(config, args.id)):
+            print(f"{revoked} is revoked")
+        else:
+            print("farebox: there is no such operator key", file=sys.stderr)
+            return 1
     except (ConfigError, Problem, OSError) as error:
         print(f"farebox: {explain(error)}", file=sys.stderr)
         return 2

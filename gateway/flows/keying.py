@@ -4,13 +4,13 @@ old version of a key finds out with the next hold.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from gateway.core.directory import AuditEntry, Key, Permission, Principal
+from gateway.core.directory import AuditEntry, Key, Permission, Principal, org_part
 from gateway.core.errors import Conflict, Forbidden, NotFound
 from gateway.core.key_texts import make_key_text
 from gateway.core.request_record import rfc3339
@@ -73,29 +73,41 @@ class Keying:
     async def rotate(self, principal: Principal, key_id: str, grace_s: int) -> dict[str, Any]:
         """A new secret under the same id; the old one serves for `grace_s` more. Errors: NotFound, Conflict, and
         Forbidden for a key that may do more than the one that asks: whoever sees its text has it."""
-        key = await self._own(principal, key_id)
-        await self._may_give(principal, key)
-        if key.revoked:
-            raise Conflict("this key was revoked", members={"state": "revoked"})
-        made = make_key_text(partition="", random_hex=self._system.token_hex(_RANDOM_BYTES), key_id=key.key_id)
-        after = replace(
-            key,
-            digest=made.digest,
-            previous_digest=key.digest,
-            previous_until_ms=self._now_ms() + grace_s * 1_000,
-        )
-        await self._store.put_key(after, self._audit(principal, "key.rotate", key, after), expected=None)
-        self._directory.forget(principal.org_id)
+        made = make_key_text(partition="", random_hex=self._system.token_hex(_RANDOM_BYTES), key_id=key_id)
+        until_ms = self._now_ms() + grace_s * 1_000
+
+        async def rotated(key: Key) -> Key:
+            await self._may_give(principal, key)
+            if key.revoked:
+                raise Conflict("this key was revoked", members={"state": "revoked"})
+            return replace(key, digest=made.digest, previous_digest=key.digest, previous_until_ms=until_ms)
+
+        after = await self._change(principal, key_id, "key.rotate", rotated)
         return {**key_members(after), "key": made.text}
 
     async def revoke(self, principal: Principal, key_id: str) -> dict[str, Any]:
         """From the next hold on the key is good for nothing. Errors: NotFound."""
-        key = await self._own(principal, key_id)
-        after = replace(key, revoked=True, previous_until_ms=0)
-        if not key.revoked:
-            await self._store.put_key(after, self._audit(principal, "key.revoke", key, after), expected=None)
-            self._directory.forget(principal.org_id)
-        return key_members(after)
+
+        async def revoked(key: Key) -> Key:
+            return key if key.revoked else replace(key, revoked=True, previous_until_ms=0)
+
+        return key_members(await self._change(principal, key_id, "key.revoke", revoked))
+
+    async def _change(
+        self, principal: Principal, key_id: str, action: str, change: Callable[[Key], Awaitable[Key]]
+    ) -> Key:
+        """Write what `change` makes of the key, unless the organization changed since the key was read: then it is read
+        again. A rotation that crosses a revocation must not bring the key back. Errors: those of `change`, NotFound."""
+        while True:
+            version = await self._store.version(org_part(principal.org_id), principal.org_id)
+            before = await self._own(principal, key_id)
+            after = await change(before)
+            if after is before:
+                return after
+            entry = self._audit(principal, action, before, after)
+            if await self._store.put_key(after, entry, expected=version) is not None:
+                self._directory.forget(principal.org_id)
+                return after
 
     async def _own(self, principal: Principal, key_id: str) -> Key:
         try:

@@ -57,3 +57,20 @@ def test_an_account_is_found_in_the_list_and_loses_its_plan(org: Org) -> None:
     code, text = accounts(org, "plan", org.org_id, "gold")
     assert code == 1 and "invalid_request (plan)" in text
     assert rows(org, "audit")[0]["action"] == "policies.change"
+
+
+def test_an_operator_key_that_got_out_is_revoked_with_the_next_request(stack: Stack) -> None:
+    """Also without a gateway to ask, and by its text: whoever finds a leaked key has that, not its id."""
+    mine, leaked = make_org(stack), make_org(stack)
+    assert leaked.operate("GET", "/accounts")["data"]
+    code, text = stack.farebox("keys", "revoke", "--operator", leaked.operator_key)
+    assert code == 0 and leaked.operator_key not in text and text.startswith("ak_"), text
+    proof = {"authorization": f"Bearer {leaked.operator_key}"}
+    assert stack.http.get("/admin/api/accounts", headers=proof).status_code == 401
+    assert mine.operate("GET", "/accounts")["data"]
+    for other in ("ak_00", "", mine.app_key):
+        code, text = stack.farebox("keys", "revoke", "--operator", other)
+        assert code == 1 and "no such operator key" in text and "Traceback" not in text
+    assert mine.chat().status_code == 200
+    code, text = stack.farebox("keys", "revoke", "--operator", mine.operator_key)
+    assert code == 0 and mine.chat().status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -114,6 +115,19 @@ async def test_what_is_no_longer_good_stays_so_whatever_else_the_worker_reads(pa
         with pytest.raises(InvalidKey):
             await place_with(parts, told["key"])
         assert (await parts.refused("POST", KEYS, {}, key=told["key"]))[:2] == (401, "invalid_key")
+
+
+async def test_a_rotation_that_crosses_a_revocation_does_not_bring_the_key_back(parts: Parts) -> None:
+    for _ in range(20):
+        told = await made(parts)
+        path = f"{KEYS}/{told['id']}"
+        rotated, revoked = await asyncio.gather(
+            parts.ask("POST", f"{path}/rotate", {"grace_s": 60}), parts.ask("DELETE", path)
+        )
+        assert revoked.status_code == 200 and rotated.status_code in (200, 409)
+        assert [each["state"] for each in (await parts.must("GET", KEYS))["data"] if each["id"] == told["id"]] == [
+            "revoked"
+        ]
 
 
 async def test_a_key_gives_no_more_than_it_has(parts: Parts) -> None:
