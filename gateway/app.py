@@ -52,6 +52,8 @@ class Gateway:
     streams: OpenStreams
     auditing: Auditing
     apply: Callable[[Policies], None]
+    # Has the other workers of this machine read the policies too.
+    tell_others: Callable[[], None] | None = None
 
     def drain(self) -> None:
         """Refuse new work; what runs goes on."""
@@ -76,6 +78,8 @@ class Gateway:
         except Problem as problem:
             return f"policies kept as they were: the audit log cannot be written: {problem.detail}"
         self.apply(reloaded.policies)
+        if principal is not None and self.tell_others is not None:
+            self.tell_others()
         return f"policies in force: {reloaded.policies.digest}"
 
     async def note_policies(self, policies: Policies, *, actor: str, authenticated: str) -> None:

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -30,11 +31,15 @@ GC_THRESHOLD = (50_000, 20, 50)
 _ORPHAN_CHECK_S = 1.0
 
 
-async def serve_worker(config: Config, listener: socket.socket, number: int, *, parent_pid: int | None = None) -> int:
-    """Serve on the socket until told to stop, or until `parent_pid` has gone. Exit code 1 when the parts cannot be
-    started."""
+async def serve_worker(
+    config: Config, listener: socket.socket, number: int, *, parent_pid: int | None = None, supervised: bool = False
+) -> int:
+    """Serve on the socket until told to stop, or until `parent_pid` has gone. `supervised`: it is our supervisor, which
+    passes a SIGHUP on to all workers. Exit code 1 when the parts cannot be started."""
     try:
         async with open_gateway(config, worker_number=number) as gateway:
+            if supervised and parent_pid is not None:
+                gateway.tell_others = partial(os.kill, parent_pid, signal.SIGHUP)
             gc.collect()
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLD)

@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         config = load_config(args.config, environ=os.environ)
         if args.worker_fd is not None:
-            return _work(config, socket.socket(fileno=args.worker_fd), args.worker_number, args.ends_with)
+            listener = socket.socket(fileno=args.worker_fd)
+            return _work(config, listener, args.worker_number, args.ends_with, supervised=True)
         listener = _listen(config, args.host, args.port)
     except ConfigError as error:
         print(f"farebox: {error}", file=sys.stderr)
@@ -70,11 +71,13 @@ def _listen(config: Config, host: str | None, port: int | None) -> socket.socket
     return listener
 
 
-def _work(config: Config, listener: socket.socket, number: int, parent_pid: int | None) -> int:
+def _work(
+    config: Config, listener: socket.socket, number: int, parent_pid: int | None, *, supervised: bool = False
+) -> int:
     from gateway.worker import serve_worker  # noqa: PLC0415 - a supervisor never needs what a worker imports
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve_worker(config, listener, number, parent_pid=parent_pid))
+        return runner.run(serve_worker(config, listener, number, parent_pid=parent_pid, supervised=supervised))
 
 
 class Supervisor:

@@ -169,6 +169,20 @@ def test_sighup_keeps_the_old_policies_or_takes_the_new_ones_whole(pair: Stack) 
     books_are_in_order(pair, credential)
 
 
+def test_a_reload_that_an_operator_asks_one_worker_for_reaches_all(pair: Stack) -> None:
+    credential = pair.buy(500)
+    before = price(pair, credential)
+    code, key = pair.farebox("keys", "create", "--operator")
+    assert code == 0, key
+    text = yaml.safe_dump(OLLAMA_PRICES).replace("output_usd_per_mtok: '100'", "output_usd_per_mtok: '300'")
+    (pair.config.parent / "policies/prices/ollama.yaml").write_text(text)
+    answer = pair.http.post("/admin/api/reload", json={}, headers={"authorization": f"Bearer {key.strip()}"})
+    assert answer.status_code == 200 and "in force" in answer.json()["detail"], answer.text
+    until(lambda: pair.log.read_text().count("policies in force") == 2, what="both workers' new policies")
+    assert {price(pair, credential) for _ in range(12)} == {before + 10 * 200}
+    books_are_in_order(pair, credential)
+
+
 def test_nothing_stays_of_a_demo_that_was_killed(tmp_path: Path) -> None:
     mark = f"CHAOS_MARK={secrets.token_hex(8)}"
     command = [sys.executable, "-m", "gateway", "demo", "--port", "0", "--quiet", "--data-dir", str(tmp_path / "demo")]
