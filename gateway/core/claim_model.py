@@ -116,10 +116,10 @@ class ClaimBook:
             if claim.measure in MONEYED:
                 counter = self.counters.get(CounterId.of(claim), Counter())
                 limit, state = self._most(claim, account, now_ms)
-                most = limit if limit is not None and state == "active" else 0
-                if claim.budget_id in lifts and state == "active":
-                    continue
-                room = min(room, most - counter.used - counter.held)
+                if limit is None or state != "active":
+                    room = min(room, 0)
+                elif claim.budget_id not in lifts:
+                    room = min(room, limit - counter.used - counter.held)
         return room
 
     def room_of(self, hold: Hold, account: Account, now_ms: int) -> int:

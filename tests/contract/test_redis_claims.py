@@ -284,7 +284,7 @@ async def test_a_hold_takes_no_more_out_of_a_counter_than_is_in_it(ledger: Redis
     assert await ledger.counter(PERSON, claim) == CounterState(0, 0)
 
 
-async def test_a_yes_ends_no_pause_and_lifts_only_a_budget_that_asks(ledger: RedisLedger) -> None:
+async def test_a_yes_ends_no_pause_and_lifts_only_a_budget_that_asks(ledger: RedisLedger, link: RedisLink) -> None:
     asking = ScopeClaim("org", "total", budget_id="bu_1", detail="ask org_7f1 80")
     await ledger.place(persons("1", asking, amount=0, ceiling=500))
     await ledger.put_budget(PERSON, Budget("bu_1", 50))
@@ -292,6 +292,8 @@ async def test_a_yes_ends_no_pause_and_lifts_only_a_budget_that_asks(ledger: Red
     await ledger.raise_hold("ho_7f2", 300, lifts=("bu_1",))
     assert await ledger.extend_to("ho_7f2", 200) == Extended(200, 800)
     await ledger.put_budget(PERSON, Budget("bu_1", 50, "paused"))
+    assert await ledger.extend_to("ho_7f2", 300) == Extended(200, 800)
+    await link.command("DEL", keys.budget_key(TAG, "bu_1"), key=TAG)
     assert await ledger.extend_to("ho_7f2", 300) == Extended(200, 800)
     await ledger.put_budget(PERSON, Budget("bu_1", 50))
     plain = ScopeClaim("alice", "total", budget_id="bu_1", detail="refuse org_7f1")

@@ -209,6 +209,8 @@ def test_a_pause_stops_a_lifted_hold_from_growing() -> None:
     assert model.extend_to("ho_7f1", 200, now_ms=1) == Extended(200, 800)
     model.claims.budgets["bu_1"] = Budget("bu_1", 100, "paused")
     assert model.extend_to("ho_7f1", 300, now_ms=1) == Extended(200, 800)
+    del model.claims.budgets["bu_1"]
+    assert model.extend_to("ho_7f1", 300, now_ms=1) == Extended(200, 800), "and so does a budget that is gone"
 
 
 def test_what_was_agreed_to_is_the_ceiling_also_where_it_was_higher_before() -> None:

@@ -209,40 +209,42 @@ class LedgerMachine(TermsRules):
         self.post(late, account, earned + cost, worker=0, foreign=False, used=used)
         self.post(late, account, earned + cost, worker=1, foreign=False, used=used)
 
-    @precondition(lambda self: any(each.state is QuoteState.USED for each in self.model.claims.quotes.values()))
     @rule(
-        number=st.integers(0, 9),
-        most=amounts,
-        cost=amounts,
-        first_ends=st.sampled_from(["void", "expire"]),
-        second_first=st.booleans(),
+        account=payers, most=amounts, asked=amounts, cost=amounts, first_ends=st.sampled_from(["void", "expire"]), second_first=st.booleans(),
         used=tokens,
-    )
+    )  # fmt: skip
     def use_an_approval_again(
-        self, number: int, most: int, cost: int, first_ends: str, second_first: bool, used: UsageTokens
+        self, account: str, most: int, asked: int, cost: int, first_ends: str, second_first: bool, used: UsageTokens
     ) -> None:
         """The hold that an approval bought ends at nothing; another one asks with it, before or after the first has
         come back."""
-        quotes = self.model.claims.quotes
-        names = [
-            name
-            for name, quote in quotes.items()
-            if quote.state is QuoteState.USED and quote.hold_id in self.model.holds
-        ]
-        if not names:
-            return
-        quote_id = names[number % len(names)]
-        hold_id = quotes[quote_id].hold_id
-        before = self.model.holds[hold_id]
+        self.put_quote(QuoteState.APPROVED, most, (), expired=False)
+        scopes = self.claims_of(account, (), LINES[0], (0, DIGEST))
+        hold_id = self.place_fresh(account, 0, asked, asked, scopes, worker=0)
         if first_ends == "void":
-            self.void_both(hold_id, before.account, worker=0)
+            self.void_both(hold_id, account, worker=0)
         else:
             self.expire_both(hold_id, worker=0, lease_gone=True)
         if not second_first:
-            self.post_both(hold_id, cost, before.account, worker=0, used=used)
-        scopes = (usage_claim(before.account, LINES[0]), ScopeClaim(quote_id, "", Measure.QUOTE, detail=DIGEST))
-        self.place_fresh(before.account, 0, most, most, scopes, worker=1)
-        self.post_both(hold_id, cost, before.account, worker=0, used=used)
+            self.post_both(hold_id, cost, account, worker=0, used=used)
+        self.place_fresh(account, 0, most, most, scopes, worker=1)
+        self.post_both(hold_id, cost, account, worker=0, used=used)
+
+    @rule(
+        account=account_ids, claim=st.sampled_from(CLAIMS[2:9]), first=amounts, ceiling=st.integers(0, 300), lifts=lift_lists,
+        budget=budget_changes, changes=st.booleans(), total=st.integers(60, 200), cost=st.integers(0, 200), used=tokens,
+    )  # fmt: skip
+    def raise_a_hold_at_its_limit(
+        self, account: str, claim: ScopeClaim, first: int, ceiling: int, lifts: tuple[str, ...], budget: Budget, changes: bool,
+        total: int, cost: int, used: UsageTokens,
+    ) -> None:  # fmt: skip
+        """What a person said yes to lifts what asks, and no pause."""
+        hold_id = self.place_fresh(account, 0, first, first + 20, (claim,), worker=0)
+        self.raise_both(hold_id, ceiling, (*lifts, str(claim.budget_id)), worker=0)
+        if changes:
+            self.put_budget(replace(budget, budget_id=str(claim.budget_id)) if claim.budget_id else budget)
+        self.extend_both(hold_id, total, worker=1)
+        self.post_both(hold_id, cost, account, worker=1, used=used)
 
     @rule(
         limit=amounts, lower=amounts, first=amounts, cost=amounts, paid=st.integers(0, 3), ends=st.sampled_from(["post", "shrink", "void"]),
@@ -252,9 +254,11 @@ class LedgerMachine(TermsRules):
         self, limit: int, lower: int, first: int, cost: int, paid: int, ends: str, used: UsageTokens
     ) -> None:
         """What the hold gives back goes; what was paid in meanwhile stays."""
-        self.set_credit_limit(NEWCOMER, self.placed + 10, limit + 40)
+        change = self.placed + 10
+        self.set_credit_limit(NEWCOMER, change, limit + 40)
         hold_id = self.place_fresh(NEWCOMER, 0, first, first + 40, (), worker=0)
-        self.set_credit_limit(NEWCOMER, self.placed + 1_000, lower)
+        self.set_credit_limit(NEWCOMER, change + 1_000, lower)
+        self.set_credit_limit(NEWCOMER, change, limit + 40)
         if paid == 3:
             self.credit(NEWCOMER, 100 + self.placed, 30, "payment", "postpaid", envelope=False)
         if ends == "shrink":
@@ -311,7 +315,9 @@ class LedgerMachine(TermsRules):
     @precondition(has_open)
     @rule(pick=picks, ceiling=st.integers(0, 300), lifts=lift_lists, worker=st.integers(0, 1))
     def raise_hold(self, pick: Pick, ceiling: int, lifts: tuple[str, ...], worker: int) -> None:
-        hold_id = self.id_of(pick)
+        self.raise_both(self.id_of(pick), ceiling, lifts, worker)
+
+    def raise_both(self, hold_id: str, ceiling: int, lifts: tuple[str, ...], worker: int) -> None:
         self.raised.add(hold_id)
         expected = self.model.raise_hold(hold_id, ceiling, lifts=lifts)
         assert self.run(self.workers[worker].raise_hold(hold_id, ceiling, lifts=lifts)) == expected
@@ -401,6 +407,6 @@ def test_model_and_server_give_the_same_answers_to_the_same_steps(valkey_port: i
     run_state_machine_as_test(
         lambda: LedgerMachine(valkey_port),  # type: ignore[arg-type]  # it calls whatever makes a machine
         settings=settings(
-            max_examples=120, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
