@@ -74,3 +74,8 @@ class Checkpoints:
         """Wait until none is under way, so that the post is the last word."""
         if self._writing is not None:
             await asyncio.wait([self._writing])
+
+    def let_go(self) -> None:
+        """The last call. Work and checkpoints that hold each other wait for the collector, a stream with its request's
+        body."""
+        del self._earned, self._lost

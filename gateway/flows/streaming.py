@@ -341,10 +341,11 @@ class MeteredStream:
         return self._delivered.usage(self.terms.facts, self._held)
 
     async def settle_tasks(self) -> None:
-        """Wait until no extension or checkpoint is under way, so that the post is the last word."""
+        """Wait until no extension or checkpoint is under way, so that the post is the last word. Call once."""
         if self._asking is not None:
             self._asking.cancel()
         for task in (self._extending, self._asking):
             if task is not None:
                 await asyncio.wait([task])
         await self._checkpoints.settled()
+        self._checkpoints.let_go()

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
+from relay_server import served
 
-from gateway.web.head_limit import protocol_within
 from gateway.web.http_protocol import EXTENSION, Direct
 from gateway.web.outlet import Outlet
 
-App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 JSON = [(b"content-type", b"application/json")]
-
-
-@asynccontextmanager
-async def served(app: App, *, keep_alive_s: int = 75) -> AsyncIterator[tuple[str, int]]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app, http=protocol_within(64 * 1024), lifespan="off", interface="asgi3", log_level="critical",
-        server_header=False, date_header=False, timeout_keep_alive=keep_alive_s,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        yield listener.getsockname()
-    finally:
-        server.should_exit = True
-        await serving
 
 
 async def said(address: tuple[str, int], sent: bytes) -> bytes:
