@@ -184,7 +184,8 @@ class StepUp:
         version = await self._proved_version(principal, wanted)
         if name == "password":
             return await self._set_password(principal, value, version)
-        return await (self._offer_totp(principal, version) if name == "totp" else self._offer_passkey(principal))
+        offer = self._offer_totp if name == "totp" else self._offer_passkey
+        return await offer(principal, version)
 
     async def _proved_version(self, principal: Principal, wanted: Mapping[str, Any]) -> int:
         """The version to write over, once a credential that there is was proved. Errors: as `prove`."""
@@ -234,8 +235,9 @@ class StepUp:
         await self._secrets.forget_attempts(principal.org_id, principal.person_id)
         return {"totp": {"confirmed": True}}
 
-    async def _offer_passkey(self, principal: Principal) -> dict[str, Any]:
-        known, version = await self._known_passkeys(principal), await self._version(principal)
+    async def _offer_passkey(self, principal: Principal, version: int) -> dict[str, Any]:
+        """What the browser registers, at the version that was proved: what is set meanwhile ends the offer."""
+        known = await self._known_passkeys(principal)
         challenge = self._registration_challenge(principal, version)
         return {"passkey": {"options": self._passkeys.registration(principal.person_id, challenge, known)}}
 

@@ -11,11 +11,13 @@ import pytest
 from people_parts import USD, Parts, running_people, usd
 from soft_passkey import PRESENT, SoftPasskey
 
-from gateway.core.directory import Permission
+from gateway.adapters.redis.keys import tag
+from gateway.core.directory import Permission, Principal, person_part
 from gateway.core.errors import Conflict, Forbidden, NotFound, PaymentRequired, Problem, RateLimited
 from gateway.core.quotes import canonical
 from gateway.flows.quoting import WAITING_MOST
 from gateway.flows.settling import Work
+from gateway.flows.step_up import ATTEMPTS_WINDOW_S
 
 PASSWORD = "correct horse battery"
 STEP_UP = 300_000  # tokens of `large`: 30 USD at most
@@ -158,6 +160,15 @@ async def test_guessing_is_stopped_also_when_done_at_once(parts: Parts) -> None:
     assert (await refused(parts, quote_id, password=PASSWORD))[:2] == (429, "rate_limited")
 
 
+async def test_attempts_that_a_death_left_without_an_end_get_one_with_the_next(parts: Parts) -> None:
+    await with_password(parts)
+    quote_id = await quoted(parts)
+    name = f"{tag(parts.org_id)}tries:{person_part(parts.org_id, 'alice')}"
+    await parts.link.command("SET", name, 9, key=name)
+    assert (await refused(parts, quote_id, password=PASSWORD))[:2] == (429, "rate_limited")
+    assert 0 < await parts.link.command("PTTL", name, key=name) <= ATTEMPTS_WINDOW_S * 1_000
+
+
 async def test_a_password_has_a_least_length_and_is_kept_as_a_hash(parts: Parts) -> None:
     path = "/api/persons/alice/credentials"
     assert await parts.refused("POST", path, {"password": "short"}, user="alice") == (
@@ -221,6 +232,24 @@ async def test_options_that_were_shown_before_there_was_a_credential_register_no
     path = "/api/persons/alice/credentials"
     options = (await parts.must("POST", path, {"passkey": {}}, user="alice"))["passkey"]["options"]
     await with_password(parts)
+    late = {"passkey": {"credential": SoftPasskey("http://localhost:8402", options["rp"]["id"]).create(options)}}
+    assert (await parts.refused("POST", path, late, user="alice"))[:2] == (403, "step_up_failed")
+
+
+async def test_options_that_cross_a_first_credential_register_nothing(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step_up, path = parts.people.step_up, "/api/persons/alice/credentials"
+    has_any = step_up._has_any
+
+    async def and_then_a_password_is_set(principal: Principal) -> bool:
+        found = await has_any(principal)
+        monkeypatch.undo()
+        await with_password(parts)
+        return found
+
+    monkeypatch.setattr(step_up, "_has_any", and_then_a_password_is_set)
+    options = (await parts.must("POST", path, {"passkey": {}}, user="alice"))["passkey"]["options"]
     late = {"passkey": {"credential": SoftPasskey("http://localhost:8402", options["rp"]["id"]).create(options)}}
     assert (await parts.refused("POST", path, late, user="alice"))[:2] == (403, "step_up_failed")
 

@@ -238,7 +238,11 @@ def _check_origin(request: HTTPConnection, public_url: str) -> None:
     if origin is None:
         return
     hosts = {request.headers.get("host", ""), urlsplit(public_url).netloc}
-    if urlsplit(origin).netloc not in hosts - {""}:
+    try:
+        host = urlsplit(origin).netloc
+    except ValueError:
+        host = ""  # what cannot be read is nobody's own
+    if host not in hosts - {""}:
         raise Forbidden("pages of another origin may not watch requests", code="foreign_origin")
 
 
