@@ -46,6 +46,7 @@ async def serve_worker(
             server = _server(gateway, config)
             reload = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             tasks = [
                 asyncio.ensure_future(_reload_policies(gateway, reload)),
                 asyncio.ensure_future(_drain(gateway, server, config.limits.grace_s)),

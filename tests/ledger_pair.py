@@ -66,7 +66,7 @@ class LedgerPair(RuleBasedStateMachine):
         super().__init__()
         flush(port)
         self.loop = asyncio.new_event_loop()
-        self.link = self.run(RedisLink.open(f"redis://127.0.0.1:{port}/0"))
+        self.link = self.run(RedisLink.open(f"redis://127.0.0.1:{port}/0", timeout_s=30))
         self.workers = [RedisLedger(self.link, worker=name, terms=TERMS) for name in ("w1", "w2")]
         self.directory, self.audit = RedisDirectory(self.link), RedisAudit(self.link)
         self.quotes = RedisQuotes(self.link, self.directory)

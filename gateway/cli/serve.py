@@ -43,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Exit code 2 when the configuration is wrong."""
+    # Until somebody heeds it, a SIGHUP would be the end of the process; so it waits.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         config = load_config(args.config, environ=os.environ)
         if args.worker_fd is not None:
@@ -106,6 +108,7 @@ class Supervisor:
             for heeded in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(heeded, _leave_to_the_loop)
             self._start_due()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             while self._workers or self._due_s:
                 for number in self._signals(awake):
                     self._heed(number)
@@ -159,7 +162,12 @@ class Supervisor:
         command += ["--worker-fd", str(fd), "--worker-number", str(number)]
         command += ["--ends-with", str(os.getpid())]
         self._started_s[number] = time.monotonic()
-        self._workers[number] = subprocess.Popen(command, pass_fds=(fd,))
+        # What is blocked stays so in the worker, from its first instruction on, until it can heed it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            self._workers[number] = subprocess.Popen(command, pass_fds=(fd,))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_to_the_loop(_number: int, _frame: object) -> None:

@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -167,6 +168,20 @@ def test_sighup_keeps_the_old_policies_or_takes_the_new_ones_whole(pair: Stack) 
     until(lambda: pair.log.read_text().count("policies in force") == 2, what="both workers' new policies")
     assert {price(pair, credential) for _ in range(12)} == {before + 10 * 200}
     books_are_in_order(pair, credential)
+
+
+def test_a_sighup_that_meets_a_worker_in_its_start_is_no_end_of_it(pair: Stack) -> None:
+    first, second = workers_of(pair.process)
+    pair.process.send_signal(signal.SIGHUP)
+    until(lambda: pair.log.read_text().count("policies in force") == 2, what="both workers' answer")
+    os.kill(first, signal.SIGKILL)
+    until(lambda: len({*workers_of(pair.process)} - {first, second}) == 1, what="another worker")
+    for _ in range(5):
+        pair.process.send_signal(signal.SIGHUP)
+        time.sleep(0.02)  # spread over its start
+    # One answer of the other worker at least, and one of the new one, which heard of it before it could heed it.
+    until(lambda: pair.log.read_text().count("policies in force") >= 4, what="the new worker's answer")
+    assert pair.log.read_text().count("died") == 1 and second in workers_of(pair.process)
 
 
 def test_a_reload_that_an_operator_asks_one_worker_for_reaches_all(pair: Stack) -> None:
