@@ -2,7 +2,8 @@
 
 What is left out stays as it stands; of a new budget it has the simplest meaning. A limit with an end is, on a budget
 that stands, a raise or a lowering that ends by itself; a new budget ends then. A change of the window applies from the
-next one. The failure this prevents: a raise that forgets the alerts, and a limit that quietly becomes a monthly one.
+next one. The failure this prevents: a raise that forgets the alerts, a limit that quietly becomes a monthly one, and
+two limits on one counter, of which only one counts.
 """
 
 from __future__ import annotations
@@ -13,17 +14,14 @@ from msgspec.structs import replace
 
 from gateway.core.accounts import Budget
 from gateway.core.budget_input import BudgetInput
+from gateway.core.budgets import has_ended
 from gateway.core.directory import BudgetDefinition, Org, Scope, WindowRule
-from gateway.core.errors import InvalidRequest
-from gateway.core.windows import with_rule
+from gateway.core.errors import Conflict, InvalidRequest
+from gateway.core.request_record import rfc3339
+from gateway.core.windows import share_a_window, with_rule
 
 DEFAULT_WINDOW, DEFAULT_PERIOD = "month", "calendar"
 _NO_LIMIT = 'missing; e.g. {"amount": "50.00", "currency": "USD"}'
-
-
-def has_ended(definition: BudgetDefinition, now_ms: int) -> bool:
-    """Whether the budget has ended by itself."""
-    return 0 < definition.until_ms <= now_ms
 
 
 def named(definitions: Iterable[BudgetDefinition], given: BudgetInput, scope: Scope) -> BudgetDefinition | None:
@@ -70,6 +68,20 @@ def changed(before: BudgetDefinition, given: BudgetInput, org: Org, now_ms: int)
     if given.limit is None:
         return common
     return replace(common, limit=given.limit, raised_to=0, raised_until_ms=0, until_ms=0)
+
+
+def must_be_alone(after: BudgetDefinition, standing: Iterable[BudgetDefinition], prefix: str, now_ms: int) -> None:
+    """Two budgets of one scope and window would be one counter with two limits, also where one of them is about to have
+    another window, or had another one until then. Errors: Conflict."""
+    for each in standing:
+        if each.scope != after.scope or each.budget_id == after.budget_id or has_ended(each, now_ms):
+            continue
+        if not share_a_window(each.rules, after.rules, now_ms):
+            continue
+        message = f"the budget {each.budget_id} counts this scope and window already; change that one"
+        if len(each.rules) > 1 and each.rules[-1].from_ms > now_ms:
+            message += f" (its window changes on {rfc3339(each.rules[-1].from_ms)})"
+        raise Conflict(message, param=f"{prefix}window", members={"state": "active"})
 
 
 def live_record(after: BudgetDefinition, *, fresh: bool) -> Budget:

@@ -71,12 +71,21 @@ def applies(scope: Scope, facts: BudgetFacts) -> bool:
     return True
 
 
-def standing_for(own: Sequence[BudgetDefinition], of_org: Sequence[BudgetDefinition]) -> list[BudgetDefinition]:
-    """The budgets that name a person, and the default ones that none of those replaces: on the same scope and
-    window."""
-    taken = {(replace(each.scope, user=EVERYBODY), each.rules[-1].window) for each in own}
-    default = [each for each in of_org if each.scope.user == EVERYBODY]
-    return [*own, *(each for each in default if (each.scope, each.rules[-1].window) not in taken)]
+def standing_for(own: Sequence[BudgetDefinition], org: OrgView, now_ms: int) -> list[BudgetDefinition]:
+    """The budgets that name a person, and the default ones that none of those replaces: on the same scope and window,
+    as they count now."""
+
+    def place(each: BudgetDefinition) -> tuple[Scope, str]:
+        return replace(each.scope, user=EVERYBODY), definition_window(each, org.org, now_ms).window_id
+
+    taken = {place(each) for each in own if not has_ended(each, now_ms)}
+    default = [each for each in org.budgets if each.scope.user == EVERYBODY]
+    return [*own, *(each for each in default if place(each) not in taken)]
+
+
+def has_ended(definition: BudgetDefinition, now_ms: int) -> bool:
+    """Whether the budget has ended by itself."""
+    return 0 < definition.until_ms <= now_ms
 
 
 def definition_window(definition: BudgetDefinition, org: Org, now_ms: int) -> Window:

@@ -63,6 +63,13 @@ def window_at(rules: Sequence[WindowRule], zones: Sequence[TimeZoneRule], anchor
     return Window(_window_id(rule.window, start), start, end)
 
 
+def share_a_window(one: Sequence[WindowRule], other: Sequence[WindowRule], now_ms: int) -> bool:
+    """Whether two budgets have the same kind of window at some instant from now on: a change that waits for the next
+    window leaves the one that runs as it is."""
+    changes = [each.from_ms for each in (*one[1:], *other[1:]) if each.from_ms > now_ms]
+    return any(_in_force(one, at)[0].window == _in_force(other, at)[0].window for at in (now_ms, *changes))
+
+
 def _zoned(rule: WindowRule, zones: Sequence[TimeZoneRule], anchor_ms: int, now_ms: int) -> tuple[int, int]:
     """Start and end of the rule's window that holds now. The window that runs while the zone changes runs to its end in
     the old one; what was changed again by then never cut any."""

@@ -7,15 +7,23 @@ nothing. A fresh budget starts from what its window has used already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from gateway.core.accounts import Budget, CounterState
-from gateway.core.budget_changes import changed, has_ended, is_lowered_below, live_record, made, named
+from gateway.core.budget_changes import changed, is_lowered_below, live_record, made, must_be_alone, named
 from gateway.core.budget_input import BudgetInput
-from gateway.core.budgets import EVERYBODY, budget_object, definition_window, record_id, scope_text, standing_for
+from gateway.core.budgets import (
+    EVERYBODY,
+    budget_object,
+    definition_window,
+    has_ended,
+    record_id,
+    scope_text,
+    standing_for,
+)
 from gateway.core.directory import AuditEntry, BudgetDefinition, OrgView, PersonView, Principal, Scope
 from gateway.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from gateway.core.holds import LimitHit
@@ -95,7 +103,7 @@ class Budgeting:
 
     async def _of_person(self, org: OrgView, person_id: str) -> list[BudgetDefinition]:
         person = await self._store.person(org.org.org_id, person_id)
-        return standing_for(person.budgets if person is not None else (), org.budgets)
+        return standing_for(person.budgets if person is not None else (), org, self._now_ms())
 
     async def _objects(
         self, org: OrgView, definitions: Sequence[BudgetDefinition], person_id: str
@@ -207,7 +215,7 @@ class Budgeting:
             else:
                 after = changed(old, given, org.org, now_ms)
                 fresh = changes.get(old.budget_id, (old, False))[1]
-            _must_be_alone(after, standing.values(), given.prefix, now_ms)
+            must_be_alone(after, standing.values(), given.prefix, now_ms)
             standing[after.budget_id] = after
             changes[after.budget_id] = after, fresh
         return changes
@@ -329,15 +337,6 @@ class Budgeting:
 
     def _now_ms(self) -> int:
         return int(self._system.now_s() * 1_000)
-
-
-def _must_be_alone(after: BudgetDefinition, standing: Iterable[BudgetDefinition], prefix: str, now_ms: int) -> None:
-    """Two budgets of one scope and window would be one counter with two limits. Errors: Conflict."""
-    for each in standing:
-        same = each.scope == after.scope and each.rules[-1].window == after.rules[-1].window
-        if same and each.budget_id != after.budget_id and not has_ended(each, now_ms):
-            message = f"the budget {each.budget_id} counts this scope and window already; change that one"
-            raise Conflict(message, param=f"{prefix}window", members={"state": "active"})
 
 
 def _told(record: str, name: tuple[str, str], limit: int, used: int, held: int) -> bytes:

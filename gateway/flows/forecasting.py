@@ -13,8 +13,16 @@ from typing import Protocol
 import msgspec
 
 from gateway.core.accounts import Budget, CounterState
-from gateway.core.budget_changes import has_ended
-from gateway.core.budgets import EVERYBODY, definition_window, forecast, limit_now, record_id, scope_text, standing_for
+from gateway.core.budgets import (
+    EVERYBODY,
+    definition_window,
+    forecast,
+    has_ended,
+    limit_now,
+    record_id,
+    scope_text,
+    standing_for,
+)
 from gateway.core.directory import BudgetDefinition, Org, OrgView, PersonView
 from gateway.ports import System
 
@@ -66,8 +74,9 @@ class Forecaster:
         for start in range(0, self._persons_a_look, _BATCH):
             most = min(_BATCH, self._persons_a_look - start)
             persons = await self._store.person_views(org_id, after=self._after.pop(org_id, ""), most=most)
+            now_ms = self._now_ms()
             looks = [
-                self._look(org.org, each.person.person_id, standing_for(each.budgets, org.budgets)) for each in persons
+                self._look(org.org, each.person.person_id, standing_for(each.budgets, org, now_ms)) for each in persons
             ]
             told += sum(await asyncio.gather(*looks))
             if len(persons) < most:
@@ -77,7 +86,7 @@ class Forecaster:
 
     async def _look(self, org: Org, person_id: str, budgets: Sequence[BudgetDefinition]) -> int:
         """Look at budgets of the organization, or of one person."""
-        now_ms, told = int(self._system.now_s() * 1_000), 0
+        now_ms, told = self._now_ms(), 0
         wanted = [each for each in budgets if each.forecast and not has_ended(each, now_ms)]
         if not wanted:
             return 0
@@ -106,3 +115,6 @@ class Forecaster:
             "forecast": str(expected),
         }  # fmt: skip
         return await self._alerts.forecast(budget.org_id, window, scope, msgspec.json.encode(data))
+
+    def _now_ms(self) -> int:
+        return int(self._system.now_s() * 1_000)

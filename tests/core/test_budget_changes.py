@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from gateway.core.budget_changes import changed, has_ended, is_lowered_below, live_record, made, named
+from gateway.core.budget_changes import changed, is_lowered_below, live_record, made, must_be_alone, named
 from gateway.core.budget_input import BudgetInput, parse_budgets
-from gateway.core.directory import BudgetDefinition, Org, Scope, TimeZoneRule
-from gateway.core.errors import InvalidRequest
+from gateway.core.budgets import has_ended, standing_for
+from gateway.core.directory import BudgetDefinition, Org, OrgView, Scope, TimeZoneRule
+from gateway.core.errors import Conflict, InvalidRequest
 
 NOW = 1_795_000_000_000
 LATER = NOW + 3_600_000
@@ -66,6 +67,32 @@ def test_another_window_holds_from_the_next_one_on() -> None:
     after = changed(a_budget(), asked(window="week"), ORG, NOW)
     assert [rule.window for rule in after.rules] == ["month", "week"] and after.rules[1].from_ms > NOW
     assert named([after], asked(window="week"), SCOPE) == after and named([after], asked(), SCOPE) is None
+
+
+def test_a_window_that_runs_is_taken_until_its_change_and_the_next_one_from_then() -> None:
+    changing = changed(a_budget(), asked(window="day"), ORG, NOW)
+    for taken in ("month", "day"):
+        with pytest.raises(
+            Conflict, match=r"bu_7f01 counts this .* \(its window changes on 2026-11-30T23:00:00.000Z\)"
+        ) as refused:
+            must_be_alone(replace(a_budget(window=taken), budget_id="bu_7f02"), [changing], "budgets[1].", NOW)
+        assert refused.value.param == "budgets[1].window"
+    other = replace(a_budget(window="week"), budget_id="bu_7f02")
+    must_be_alone(other, [changing], "", NOW)
+    must_be_alone(changing, [changing, other], "", NOW)
+    must_be_alone(replace(a_budget(), budget_id="bu_7f02"), [changing], "", changing.rules[1].from_ms)
+    # One that comes to a window only after the other has left it.
+    early = replace(changed(a_budget(window="day"), asked(window="week"), ORG, NOW), budget_id="bu_7f02")
+    must_be_alone(early, [changing], "", NOW)
+
+
+def test_a_default_budget_is_replaced_by_the_one_that_counts_now() -> None:
+    default = replace(a_budget(), budget_id="bu_7f09", scope=replace(SCOPE, user="*"))
+    org = OrgView(1, ORG, (default,))
+    changing = changed(a_budget(), asked(window="day"), ORG, NOW)
+    assert standing_for([changing], org, NOW) == [changing]
+    assert standing_for([changing], org, changing.rules[1].from_ms) == [changing, default]
+    assert standing_for([a_budget(until_ms=NOW)], org, NOW)[1:] == [default]
 
 
 def test_it_is_found_by_scope_and_window() -> None:

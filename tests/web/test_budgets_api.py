@@ -178,6 +178,18 @@ async def test_a_change_of_window_applies_from_the_next_one(parts: Parts) -> Non
     assert changed["next"]["from"] == made["resets_at"]
 
 
+async def test_a_window_that_is_about_to_change_takes_no_second_budget(parts: Parts) -> None:
+    made = await parts.must("PUT", "/api/budgets", {"limit": usd("0.001"), "window": "month"}, user="alice")
+    await parts.must("PUT", "/api/budgets", {"id": made["id"], "window": "day"}, user="alice")
+    wanted = {"limit": usd("50.00"), "window": "month"}
+    assert await parts.refused("PUT", "/api/budgets", wanted, user="alice") == (409, "conflict", "window")
+    assert [each["id"] for each in (await parts.must("GET", "/api/budgets", user="alice"))["data"]] == [made["id"]]
+    with pytest.raises(PaymentRequired):
+        await parts.place(user="alice", model="large", tokens=100)
+    kept = await parts.must("PUT", "/api/budgets", {"id": made["id"], "window": "month"}, user="alice")
+    assert kept["window"] == "month" and "next" not in kept, "and the change can be taken back"
+
+
 async def test_a_scope_that_does_not_exist_is_refused_by_name(parts: Parts) -> None:
     for scope, param in (
         ({"user": "nobody"}, "scope.user"),
