@@ -78,10 +78,20 @@ def likeness(quote: Quote) -> str:
 
 
 def request_digest(
-    *, method: str, path: str, query: bytes, body: bytes, person_id: str, key_org: str, prices: str
+    *, method: str, path: str, query: bytes, body: bytes, content_type: bytes, person_id: str, key_org: str, prices: str
 ) -> str:
-    """What an approval is for: 40 hex digits. Another body, path, person or price book is another request."""
-    parts = (method.encode(), path.encode(), query, body, person_id.encode(), key_org.encode(), prices.encode())
+    """What an approval is for: 40 hex digits. Another body, path, person or price book is another request.
+    `content_type`: as it stands, where it says how the body's bytes are read; b"" where that is certain (JSON)."""
+    parts = (
+        method.encode(),
+        path.encode(),
+        query,
+        body,
+        content_type,
+        person_id.encode(),
+        key_org.encode(),
+        prices.encode(),
+    )
     return sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).hexdigest()[:40]
 
 

@@ -2,7 +2,8 @@
 automatic tier; else the tier that must be asked.
 
 Pure, and the same for a request and for one that is only explained. An approval is bound to what was looked at: the
-request's own bytes, person and price book. The failure this prevents: a yes to one thing that is used for another.
+request's own bytes and how they are read, person and price book. The failure this prevents: a yes to one thing that is
+used for another.
 """
 
 from __future__ import annotations
@@ -78,12 +79,16 @@ def _capped(attempt: Attempt, amounts: Amounts, most: int, approval: ApprovalPol
 
 def approval_digest(call: Call, caller: Caller, prices: str) -> str:
     """What an approval of this request is bound to. Errors: InvalidRequest for an upload that does not say which bytes
-    it is: approved is what was looked at, not what has its length."""
+    it is: approved is what was looked at, not what has its length. Of a form the Content-Type counts too: with another
+    boundary the same bytes are other fields."""
     if call.upload is not None and not call.upload_digest:
         message = "an upload that takes an approval names its bytes: Content-Digest: sha-256=:...: (RFC 9530)"
         raise InvalidRequest(message, param="content-digest")
     body = canonical(call.body) if call.upload is None else b"upload " + call.upload_digest.encode()
+    content_type = b", ".join(value for name, value in call.headers if name == b"content-type")
+    is_form = call.upload is not None or content_type[:10].lower() == b"multipart/"  # small ones of raw routes too
     return request_digest(
-        method=call.method, path=call.path, query=call.query, body=body, person_id=caller.person_id,
+        method=call.method, path=call.path, query=call.query, body=body,
+        content_type=content_type if is_form else b"", person_id=caller.person_id,
         key_org=caller.key.org_id, prices=prices,
     )  # fmt: skip

@@ -42,7 +42,8 @@ PARAMETERS: dict[str, Schema] = {
     "Person": _query("user", "Only what is of this person", PERSON_ID),
     "ContentDigest": _header(
         "Content-Digest",
-        "Of an upload: `sha-256=:<base64>:` (RFC 9530). An approval is for these bytes, and what comes is held to it",
+        "Of an upload: `sha-256=:<base64>:` (RFC 9530). An approval is for these bytes under the same `Content-Type`, "
+        "boundary included, and what comes is held to it",
         {"type": "string", "pattern": "sha-256=:[A-Za-z0-9+/]{43}=:"},
     ),
     "LastEventId": _header("Last-Event-ID", "The last event that was seen; what came after it is told", TEXT),
