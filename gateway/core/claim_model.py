@@ -122,10 +122,12 @@ class ClaimBook:
                     room = min(room, limit - counter.used - counter.held)
         return room
 
-    def room_of(self, hold: Hold, account: Account, now_ms: int) -> int:
-        """The most that the hold can have besides what it holds. A window's counter that is lost limits no more."""
+    def room_of(self, hold: Hold, account: Account, now_ms: int, *, agreed: bool = False) -> int:
+        """The most that the hold can have besides what it holds; `agreed`: if every budget that asks had its yes. A
+        window's counter that is lost limits no more."""
         claims = [each for each in hold.scopes if each.measure is Measure.SHARE or CounterId.of(each) in self.counters]
-        return max(0, self._room(claims, hold.lifts, account, now_ms))
+        asking = {each.budget_id for each in hold.scopes if each.budget_id} if agreed else set[str]()
+        return max(0, self._room(claims, hold.lifts | liftable(hold.scopes, asking), account, now_ms))
 
     def reserve(self, hold_id: str, hold: Hold) -> None:
         """Count a hold that is placed."""

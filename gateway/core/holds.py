@@ -174,10 +174,13 @@ class Placed(Struct, frozen=True, gc=False):
 
 
 class Extended(Struct, frozen=True, gc=False):
-    """`granted` is the total now reserved: at most what was asked, at least what it was before."""
+    """`granted` is the total now reserved: at most what was asked, at least what it was before. `beyond`: where
+    `extend_to` granted less than it was asked for, how much more there is for a yes, which raises the ceiling and lifts
+    the budgets that ask."""
 
     granted: int
     available: int
+    beyond: int = 0
 
 
 class Renewed(Struct, frozen=True, gc=False):

@@ -113,17 +113,19 @@ class LedgerModel:
         return None
 
     def extend_to(self, hold_id: str, total: int, *, now_ms: int) -> Extended | Refused:
-        """Reserve up to `total` in all, as far as account, scopes and ceiling allow."""
+        """Reserve up to `total` in all, as far as account, scopes and ceiling allow, and tell what a yes would add."""
         hold = self.holds.get(hold_id)
         if hold is None or hold.state != "open":
             return self._not_open(hold)
         account = self.accounts[hold.account]
-        more = min(min(total, hold.ceiling) - hold.amount, self.claims.room_of(hold, account, now_ms))
+        wanted = total - hold.amount
+        more = max(min(wanted, hold.ceiling - hold.amount, self.claims.room_of(hold, account, now_ms)), 0)
+        beyond = self.claims.room_of(hold, account, now_ms, agreed=True) - more if more < wanted else 0
         if more > 0:
             account.reserve(hold.split, more)
             self._resize(hold, more)
             self.enter("extend", now_ms, hold.account, hold_id, Totals(available=-more, held=more))
-        return Extended(hold.amount, account.available)
+        return Extended(hold.amount, account.available, beyond)
 
     def shrink_to(self, hold_id: str, total: int, *, now_ms: int) -> Extended | Refused:
         """Give back what is reserved above `total` and above what was earned."""

@@ -116,7 +116,7 @@ async def test_a_quote_lowers_the_ceiling_and_buys_one_hold(ledger: RedisLedger,
     again = await ledger.place(persons("1", QUOTE, first=200, ceiling=300))
     assert again == Placed("ho_7f1", 150, 850, replayed=True, ceiling=150)
     assert await reason(ledger, persons("2", QUOTE)) is Refusal.QUOTE_USED
-    assert await ledger.extend_to("ho_7f1", 300) == Extended(150, 850)
+    assert await ledger.extend_to("ho_7f1", 300) == Extended(150, 850, beyond=850)
     answer = await ledger.post("ho_7f1", 170, account=PERSON)
     assert isinstance(answer, Posted) and (answer.posted, answer.shortfall) == (150, 20)
 
@@ -260,11 +260,11 @@ async def test_a_raised_hold_has_another_ceiling_and_passes_the_budgets_named(
     other = ScopeClaim("alice", "total", limit=400, budget_id="bu_2")
     await ledger.put_budget(PERSON, Budget("bu_1", 120))
     await ledger.place(persons("1", asking, other))
-    assert await ledger.extend_to("ho_7f1", 300) == Extended(100, 900)
+    assert await ledger.extend_to("ho_7f1", 300) == Extended(100, 900, beyond=300), "the other budget does not ask"
     assert await ledger.raise_hold("ho_7f1", 500) == Extended(100, 900)
-    assert await ledger.extend_to("ho_7f1", 300) == Extended(120, 880)
+    assert await ledger.extend_to("ho_7f1", 300) == Extended(120, 880, beyond=280)
     assert await ledger.raise_hold("ho_7f1", 200, lifts=("bu_1",)) == Extended(120, 880)
-    assert await ledger.extend_to("ho_7f1", 900) == Extended(200, 800)
+    assert await ledger.extend_to("ho_7f1", 900) == Extended(200, 800, beyond=200)
     assert await ledger.raise_hold("ho_7f1", 900) == Extended(200, 800)
     assert await ledger.extend_to("ho_7f1", 900) == Extended(400, 600)
     answer = await RedisLedger(link, worker="w2").post("ho_7f1", 450, account=PERSON)

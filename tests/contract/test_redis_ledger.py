@@ -335,7 +335,7 @@ async def test_a_paused_budget_lends_an_open_hold_nothing_more(ledger: RedisLedg
 async def test_a_hold_is_never_extended_above_its_ceiling(ledger: RedisLedger) -> None:
     await fund(ledger, 1_000)
     await ledger.place(hold(ceiling=300))
-    assert await ledger.extend_to("ho_7f1", 900) == Extended(300, 700)
+    assert await ledger.extend_to("ho_7f1", 900) == Extended(300, 700, beyond=700)
 
 
 async def test_a_shortfall_that_grows_late_is_counted_once(ledger: RedisLedger) -> None:

@@ -331,9 +331,9 @@ def test_a_raised_hold_passes_the_budgets_named_up_to_its_new_ceiling() -> None:
     model.claims.budgets["bu_1"] = Budget("bu_1", 120)
     place(model, "1", ASKING, DEFAULT)
     assert model.raise_hold("ho_7f1", 500) == Extended(100, 900)
-    assert model.extend_to("ho_7f1", 500, now_ms=0) == Extended(120, 880)
+    assert model.extend_to("ho_7f1", 500, now_ms=0) == Extended(120, 880, beyond=30), "a yes comes to the other limit"
     assert model.raise_hold("ho_7f1", 140, lifts=("bu_1", "bu_2~alice", "bu_9")) == Extended(120, 880)
-    assert model.extend_to("ho_7f1", 500, now_ms=0) == Extended(140, 860)
+    assert model.extend_to("ho_7f1", 500, now_ms=0) == Extended(140, 860, beyond=10)
     assert model.raise_hold("ho_7f1", 500) == Extended(140, 860)
     assert model.extend_to("ho_7f1", 500, now_ms=0) == Extended(150, 850), "the other one does not ask"
     post(model, "1", 10)

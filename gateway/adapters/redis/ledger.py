@@ -114,7 +114,7 @@ class RedisLedger(RedisBooks):
         reply = await self._on_scopes(script, hold_id, account, step_keys, (hold_id, total))
         if reply[0] != b"extended":
             return replies.refused(reply)
-        return Extended(granted=reply[1], available=reply[2])
+        return Extended(*reply[1:])
 
     async def checkpoint(self, hold_id: str, earned: int, *, outcome: bytes = b"") -> Renewed | Refused:
         """Write down what was earned so far, and what for (b"": as it was), and renew the hold."""

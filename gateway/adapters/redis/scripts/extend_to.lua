@@ -1,10 +1,12 @@
 #!lua flags=allow-oom
 -- uses: prelude holding
 -- extend_to: let an open hold reserve up to `total` (absolute, so that a retry cannot hold twice); never above its ceiling,
--- never less than before.
+-- never less than before. `beyond` is told where less was granted: how much more there is for a yes, which raises the ceiling
+-- and lifts the budgets that ask.
 -- KEYS  account, hold, journal; then the keys of the hold's scopes
 -- ARGV  1 hold id, 2 total
--- reply {'extended', granted, available} | {'not_open', available, held} | {'keys', ...}: come again with these scope keys
+-- reply {'extended', granted, available, beyond} | {'not_open', available, held}
+--       {'keys', ...}: come again with these scope keys
 
 local id, total = name_of(ARGV[1], 'hold'), int(ARGV[2], 'total')
 local hold, now = hold_of(KEYS[2]), now_ms()
@@ -14,9 +16,12 @@ if not hold or hold[STATE] ~= 'open' or not account then
 end
 local counters = counters_of(hold, 4)
 if not counters then return keys_reply(hold) end
-local more = math.min(total, hold[CEILING]) - hold[AMOUNT]
+local wanted, beyond = total - hold[AMOUNT], 0
+local more = math.min(wanted, hold[CEILING] - hold[AMOUNT])
 if more > 0 then more = math.min(more, room_of(account, counters, now)) end
-if more <= 0 then return {'extended', hold[AMOUNT], account.available} end
+more = math.max(more, 0)
+if more < wanted then beyond = room_of(account, counters, now, true) - more end
+if more == 0 then return {'extended', hold[AMOUNT], account.available, beyond} end
 
 reserve(account, hold[SPLIT], more)
 hold[AMOUNT] = hold[AMOUNT] + more
@@ -29,4 +34,4 @@ for _, counter in ipairs(counters) do
     save_counter(counter)
   end
 end
-return {'extended', hold[AMOUNT], account.available}
+return {'extended', hold[AMOUNT], account.available, beyond}

@@ -74,8 +74,9 @@ local function keys_reply(hold)
   return reply
 end
 
--- The most that can be had besides what is held: of what is available, and in every scope that counts money.
-local function room_of(account, counters, now)
+-- The most that can be had besides what is held: of what is available, and in every scope that counts money. `agreed`: as if
+-- every budget that asks had its yes.
+local function room_of(account, counters, now, agreed)
   local room = account.available
   for _, counter in ipairs(counters) do
     local limit = counter.limit
@@ -83,7 +84,8 @@ local function room_of(account, counters, now)
       if counter.budget ~= '' then
         local state
         limit, state = limit_of(counter.budget, counter.limit, now)
-        if not limit or state ~= 'active' then limit = 0 elseif counter.lifted then limit = EXACT end
+        if not limit or state ~= 'active' then limit = 0
+        elseif counter.lifted or agreed and scope_detail(counter.detail) == 'ask' then limit = EXACT end
       end
       room = math.min(room, limit - counter.used - counter.held)
     elseif counter.measure == 's' then
