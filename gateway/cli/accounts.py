@@ -24,14 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     credit.add_argument("amount", help="USD, e.g. 25.00")
     credit.add_argument("--cause", default="payment", choices=("payment", "promotion", "goodwill"))
     credit.add_argument("--source", default="operator", help="where a payment came from")
-    credit.add_argument("--id", dest="credit_id", help="your own id of the movement: a repeat moves nothing")
     debit = commands.add_parser("debit", help="take money back (operator key)")
     debit.add_argument("id")
     debit.add_argument("amount")
     debit.add_argument("--cause", default="correction")
     limit = commands.add_parser("credit-limit", help="how much may be owed (operator key)")
     limit.add_argument("id")
-    limit.add_argument("amount")
+    limit.add_argument("amount", help="no plan touches it then; `plan`: what the plan says, again")
     plan = commands.add_parser("plan", help="give it, or with --user a person of it, a plan (operator key)")
     plan.add_argument("id")
     plan.add_argument("name", nargs="?", help="left out: take the plan off")
@@ -42,9 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("resume", "let it, or with --user a person of it, go on (operator key)"),
         ("reset-credentials", "take away what the person of --user has lost, so that they set it anew (operator key)"),
     ):
-        add_api_arguments(_with_id(commands.add_parser(action, help=text)))
-    for each in (listed, create, one, credit, debit, limit, plan, audit):
+        add_api_arguments(_with_id(commands.add_parser(action, help=text)), changes=action != "reset-credentials")
+    for each in (listed, one, audit):
         add_api_arguments(each)
+    for each in (create, credit, debit, limit, plan):
+        add_api_arguments(each, changes=True)
 
 
 def _with_id(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -75,16 +76,17 @@ def _act(api: ApiClient, args: argparse.Namespace) -> None:
             allowance = ("pockets.allowance.left", "pockets.postpaid.limit")
             show(args, [shown], ("account", "plan", "available", "held", "debt", *allowance, "overage"))
         case "credit":
-            body = {"amount": usd(args.amount), "cause": args.cause, "source": args.source}
-            body |= {"id": args.credit_id} if args.credit_id else {}
+            body = {"amount": usd(args.amount), "cause": args.cause, "source": args.source, "id": api.command_id}
             columns = ("id", "account", "outcome", "amount", "debt_paid", "available")
             show(args, [api.post(f"{base}/{args.id}/credits", body)], columns)
         case "debit":
-            body = {"amount": usd(args.amount), "cause": args.cause}
+            body = {"amount": usd(args.amount), "cause": args.cause, "id": api.command_id}
             debited = api.post(f"{base}/{args.id}/debits", body)
             show(args, [debited], ("id", "account", "taken", "owed", "available"))
         case "credit-limit":
-            limit = api.put(f"{base}/{args.id}/credit-limit", {"limit": usd(args.amount)})
+            limit = api.put(
+                f"{base}/{args.id}/credit-limit", {"limit": None if args.amount == "plan" else usd(args.amount)}
+            )
             show(args, [limit], ("account", "limit", "available"))
         case "audit":
             rows = api.pages("/admin/api/audit", account=args.id)

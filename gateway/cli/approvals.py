@@ -23,8 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     approve.add_argument("--password", action="store_true", help="ask for the person's password")
     for each in (one, approve, refuse):
         each.add_argument("id")
-    for each in (listed, one, approve, refuse):
+    for each in (listed, one):
         add_api_arguments(each)
+    for each in (approve, refuse):
+        add_api_arguments(each, changes=True)
 
 
 def run(args: argparse.Namespace) -> int:

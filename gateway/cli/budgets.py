@@ -32,8 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     resume.add_argument("id")
     delete = commands.add_parser("delete", help="take a budget out")
     delete.add_argument("id")
-    for each in (listed, put, resume, delete):
+    for each in (listed, delete):
         add_api_arguments(each)
+    for each in (put, resume):
+        add_api_arguments(each, changes=True)
 
 
 def run(args: argparse.Namespace) -> int:

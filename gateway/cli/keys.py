@@ -39,8 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     revoke.add_argument("id", help="its id; of an operator key its text will do")
     revoke.add_argument("--operator", action="store_true", help="an operator key, straight in the store (--config)")
     revoke.add_argument("--config", type=Path, help="the gateway's configuration, for --operator")
-    for each in (listed, create, rotate, revoke):
+    for each in (listed, revoke):
         add_api_arguments(each)
+    for each in (create, rotate):
+        add_api_arguments(each, changes=True)
 
 
 def run(args: argparse.Namespace) -> int:
