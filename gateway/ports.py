@@ -51,12 +51,24 @@ class Ledger(Protocol):
         ...
 
     async def renew_allowance(
-        self, account: str, period_id: str, amount: int, *, plan: str, ends_at_ms: int
+        self,
+        account: str,
+        period_id: str,
+        amount: int,
+        *,
+        plan: str,
+        ends_at_ms: int,
+        follows: str = "",
+        limit: int = 0,
     ) -> Credited | Refused:
-        """Begin a plan's period: what is left of the old allowance goes, the new one comes, once per period."""
+        """Begin a plan's period: what is left of the old allowance goes, the new one comes, once per period, and what
+        may be owed becomes `limit`, unless an operator set it. `plan` "": end the plan. `follows`: where another period
+        runs, nothing changes."""
         ...
 
-    async def set_credit_limit(self, account: str, limit: int, *, change_id: str) -> Credited | Refused: ...
+    async def set_credit_limit(self, account: str, limit: int | None, *, change_id: str) -> Credited | Refused:
+        """An operator's own limit of what may be owed, which no plan touches; None: the plan's again."""
+        ...
 
     async def credit(
         self, credit_id: str, account: str, amount: int, *, unit: Unit, rate: Rate, source: str, cause: str = "payment"

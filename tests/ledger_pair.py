@@ -270,6 +270,7 @@ def check_account(real: Balance, account: Account) -> None:
     assert (real.plan, real.period_id, real.period_ends_at_ms, real.allowance_granted, real.period_base) == (
         account.plan, account.period_id, account.period_ends_at_ms, account.allowance_granted, account.period_base,
     )  # fmt: skip
+    assert (real.plan_limit, real.own_limit) == (account.plan_limit, account.own_limit)
     assert real.lowering == account.lowering >= 0
     # Only what is held can come back of a limit that was lowered; what was paid in since is the payer's.
     assert account.lowering <= sum(pocket.held for pocket in account.pockets[2:])

@@ -21,11 +21,10 @@ from gateway.core.records import CounterId, QuoteRecord, Told
 
 PARTS = (ORG, f"{ORG}|alice")
 DIGEST = "d" * 40
-# Period, plan, end: two plans of one month, the months around it, one that never ends, and no plan any more.
+# Period, plan, end: two plans of one month, a shorter one, the months around it, one that never ends, no plan any more.
 PERIODS = (
     ("pro:may", "pro", FAR_MS), ("basic:may", "basic", FAR_MS), ("pro:june", "pro", FAR_MS + 1), ("pro:april", "pro", 1),
-    ("flat", "flat", 0), ("none:1", "", 0), ("none:2", "", 0),
-    ("none:3", "", 2),
+    ("daily:1", "daily", FAR_MS - 1), ("flat", "flat", 0), ("none:1", "", 0), ("none:2", "", 0),
 )  # fmt: skip
 LOSABLE = (*CLAIMS, *map(usage_claim, ACCOUNTS))
 people = st.sampled_from([PERSON] * 4 + [NEWCOMER] * 3 + ["tok_7fa"])
@@ -96,25 +95,30 @@ class TermsRules(LedgerPair):
         (logged,) = self.run(self.audit.read(ORG, after=self.answers - 1, most=1))
         self.model.enter("audit", 0, ORG, f"audit:{self.answers}", Totals(), [("digest", logged.digest)])
 
-    @rule(account=people, period=st.sampled_from(PERIODS), amount=st.integers(0, 200))
-    def renew_allowance(self, account: str, period: tuple[str, str, int], amount: int) -> None:
+    @rule(
+        account=people, period=st.sampled_from(PERIODS), amount=st.integers(0, 200), limit=st.sampled_from([0, 40, 90]),
+        follows=st.sampled_from([""] * 5 + ["pro:may", "basic:may"]),
+    )  # fmt: skip
+    def renew_allowance(
+        self, account: str, period: tuple[str, str, int], amount: int, limit: int, follows: str
+    ) -> None:
         period_id, plan, ends_at_ms = period
-        fields: dict[str, Any] = {"plan": plan, "ends_at_ms": ends_at_ms}
+        fields: dict[str, Any] = {"plan": plan, "ends_at_ms": ends_at_ms, "limit": limit, "follows": follows}
         expected = renew_allowance(self.model, account, period_id, amount, **fields, now_ms=self.now_ms())
         assert self.run(self.workers[0].renew_allowance(account, period_id, amount, **fields)) == expected
 
-    @rule(account=people, number=st.integers(0, 5), limit=st.integers(0, 200))
-    def set_credit_limit(self, account: str, number: int, limit: int) -> None:
+    @rule(account=people, number=st.integers(0, 5), limit=st.one_of(st.none(), st.integers(0, 200)))
+    def set_credit_limit(self, account: str, number: int, limit: int | None) -> None:
         change_id = f"limit{number}"
         expected = set_credit_limit(self.model, account, limit, change_id=change_id, now_ms=self.now_ms())
         assert self.run(self.workers[0].set_credit_limit(account, limit, change_id=change_id)) == expected
 
     @rule(
-        kind=st.sampled_from(["counter"] * 4 + ["quote"] * 2 + ["budget"] * 2 + ["freeze"] + ["thaw"] * 3),
+        kind=st.sampled_from(["counter"] * 4 + ["quote"] * 2 + ["budget"] * 2 + ["freeze"] + ["thaw"] * 3 + ["period"]),
         number=st.integers(0, 99), account=st.sampled_from(ACCOUNTS),
     )  # fmt: skip
     def mishap(self, kind: str, number: int, account: str) -> None:
-        """What lived too short, was deleted, or stands still."""
+        """What lived too short, was deleted, is over, or stands still."""
         quotes, budget_id = list(self.model.claims.quotes), BUDGETS[number % len(BUDGETS)]
         if kind == "counter":
             self.lose_a_counter(LOSABLE[number % len(LOSABLE)])
@@ -125,6 +129,9 @@ class TermsRules(LedgerPair):
         elif kind == "budget":
             self.model.claims.budgets.pop(budget_id, None)
             self.run(self.link.command("DEL", keys.budget_key(TAG, budget_id), key=TAG))
+        elif kind == "period" and account in self.model.accounts and self.model.accounts[account].plan:
+            self.model.accounts[account].period_ends_at_ms = 1
+            self.run(self.link.command("HSET", keys.account_key(account), "period_ends", "1", key=TAG))
         elif kind in ("freeze", "thaw") and account in self.model.accounts:
             freeze = kind == "freeze"
             self.model.accounts[account].frozen = freeze

@@ -116,15 +116,15 @@ def _calls_on_accounts() -> dict[str, Call]:
     house = (*MONEY_KEYS, key("a:house-msat_7f"))
     person = (key(f"a:{PERSON}"), *MONEY_KEYS[1:])
     fresh = (key("a:acct_7fz"), *MONEY_KEYS[1:])
-    renewal, limit = ("pro:may", "300", "pro", FAR_MS), ("limit1", "70")
+    renewal, limit = ("pro:may", "300", "pro", FAR_MS, "", "50"), ("limit1", "70")
     return {
         "credit": Call(load("credit"), MONEY_KEYS, (ACCOUNT, *CREDIT_ARGS), (2, 4), CREDIT_NAMES, MONEY_TYPES),
         "credit a person": Call(load("credit"), person, (PERSON, *PERSON_ARGS), (2, 4), CREDIT_NAMES, MONEY_TYPES),
         "credit from the house": Call(load("credit"), house, (ACCOUNT, *HOUSE_ARGS), (2, 4), (*CREDIT_NAMES, 10), (*MONEY_TYPES, "hash")),
         "debit": Call(load("debit"), (MONEY_KEYS[0], MONEY_KEYS[2]), (ACCOUNT, "back9", "900", "refund", "prepaid"), (2,), (0, 1, 3, 4),
                       ("hash", "stream")),
-        "renew_allowance": Call(load("renew_allowance"), person, (PERSON, *renewal), (2, 4), (0, 1), MONEY_TYPES),
-        "renew_allowance of nobody yet": Call(load("renew_allowance"), fresh, ("acct_7fz", *renewal), (2, 4), (0, 1), MONEY_TYPES),
+        "renew_allowance": Call(load("renew_allowance"), person, (PERSON, *renewal), (2, 4, 6), (0, 1), MONEY_TYPES),
+        "renew_allowance of nobody yet": Call(load("renew_allowance"), fresh, ("acct_7fz", *renewal), (2, 4, 6), (0, 1), MONEY_TYPES),
         "credit_limit": Call(load("credit_limit"), person, (PERSON, *limit), (2,), (0, 1), MONEY_TYPES),
         "credit_limit of nobody yet": Call(load("credit_limit"), fresh, ("acct_7fz", *limit), (2,), (0, 1), MONEY_TYPES),
         "trim": Call(load("trim"), (key("journal"), key("opening")), ("2", "100"), (0, 1), (), ("stream", "hash")),

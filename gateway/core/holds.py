@@ -253,6 +253,8 @@ class Balance:
     allowance_granted: int = 0  # what the running period included at its start
     period_base: tuple[int, ...] = ()  # what each pocket had posted before the running period; () there is none
     lowering: int = 0  # what goes of the postpaid pocket as soon as holds give it back
+    plan_limit: int = 0  # how much may be owed, as the running plan says
+    own_limit: bool = False  # the credit limit is an operator's: no plan touches it
 
     @property
     def credit_limit(self) -> int:

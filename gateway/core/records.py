@@ -26,7 +26,7 @@ class Pocket:
 @dataclass(slots=True)
 class Account:
     """`pockets` is empty for an account of one pocket. `credits`, `debits`, `periods` and `credit_limits` remember
-    every id with its contents. `plan` to `period_base` are of the plan's running period, as in `holds.Balance`."""
+    every id with its contents. `plan` to `plan_limit` are of the plan's running period, as in `holds.Balance`."""
 
     unit: Unit
     rate: Rate
@@ -47,8 +47,10 @@ class Account:
     period_ends_at_ms: int = 0
     allowance_granted: int = 0
     period_base: tuple[int, ...] = ()
+    plan_limit: int = 0
+    own_limit: bool = False
     periods: set[str] = field(default_factory=set)
-    credit_limits: dict[str, int] = field(default_factory=dict)
+    credit_limits: dict[str, int | None] = field(default_factory=dict)
     lowering: int = 0  # what goes of the postpaid pocket as soon as holds give it back
 
     def reserve(self, split: list[int], amount: int) -> None:

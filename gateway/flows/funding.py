@@ -84,8 +84,11 @@ class Funding:
             "id": debit_id, "account": account, "taken": taken, "owed": owed, "available": _usd(answer.available),
         }  # fmt: skip
 
-    async def credit_limit(self, principal: Principal, account: str, limit: int, *, change_id: str) -> dict[str, Any]:
-        """How much may be owed, absolute. Errors: NotFound, Conflict."""
+    async def credit_limit(
+        self, principal: Principal, account: str, limit: int | None, *, change_id: str
+    ) -> dict[str, Any]:
+        """How much may be owed, absolute: from then on no plan touches it; None: the plan's limit again. Errors:
+        NotFound, Conflict."""
         owner = await owner_of(self._accounts, account)
         change_id = change_id or self._fresh_id()
         balance = await self._ledger.balance(account)
@@ -94,7 +97,8 @@ class Funding:
             raise _refused("limit", answer)
         first = answer.outcome == "applied"
         before = {"limit": _usd(balance.credit_limit if balance is not None else 0)} if first else None
-        after = {"account": account, "limit": _usd(limit), "available": _usd(answer.available)}
+        shown = None if limit is None else _usd(limit)
+        after = {"account": account, "limit": shown, "available": _usd(answer.available)}
         once = f"{account}|{change_id}"
         await self._auditing.moved(
             principal, owner.org_id, "credit.limit", account, once=once, before=before, after=after

@@ -1,9 +1,12 @@
 """Persons and plans: made by the API or on first sight; a plan gives a person, or an organization, an account with an
 allowance for each period. Invented names get none.
+
+Invariant: a plan's period and its credit limit are one step of the ledger, which alone knows what was given before.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +24,7 @@ from gateway.core.directory import (
     person_part,
 )
 from gateway.core.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from gateway.core.holds import Balance, Credited
+from gateway.core.holds import Credited, Refused
 from gateway.core.plans import Plan, period_of
 from gateway.core.request_record import rfc3339
 from gateway.flows.callers import Caller
@@ -30,7 +33,10 @@ from gateway.people_ports import DirectoryStore
 from gateway.policies import Policies
 from gateway.ports import Ledger, System
 
+_log = logging.getLogger(__name__)
+
 _ATTEMPTS = 5
+_ID_BYTES = 11
 
 
 class Peopling:
@@ -121,31 +127,16 @@ class Peopling:
         return found.person
 
     async def begin(self, org: Org, account: str, plan: Plan) -> None:
-        """Begin the running period of a plan on an account, once. A plan that was taken off and comes back within its
-        period brings its limit back, but nothing that it gave before."""
+        """Begin a plan on an account, at once, whatever ran: a period that was begun before gives its limit again, but
+        no second allowance. Errors: Conflict."""
+        _must_begin(await self._begin(org, account, plan))
+
+    async def _begin(self, org: Org, account: str, plan: Plan, *, follows: str = "") -> Credited | Refused:
         period_id, ends_at_ms = period_of(plan, org.time_zones, org.anchor_ms, self._now_ms())
-        period, before = f"{plan.name}:{period_id}", await self._ledger.balance(account)
-        begun = await self._ledger.renew_allowance(
-            account, period, plan.included, plan=plan.name, ends_at_ms=ends_at_ms
-        )
-        if isinstance(begun, Credited) and begun.outcome == "replayed" and await self._running(account) != plan.name:
-            period += f":{self._now_ms()}"
-            await self._ledger.renew_allowance(account, period, 0, plan=plan.name, ends_at_ms=ends_at_ms)
-        if before is None or before.plan != plan.name:
-            await self._owe(account, plan.credit_limit, before)
-
-    async def _owe(self, account: str, limit: int, before: Balance | None) -> None:
-        """The credit limit that comes with a plan, once: what an operator has set since stays. Where no plan says one,
-        the last plan's goes."""
-        last = self._policies().plans.get(before.plan) if before is not None else None
-        was_the_plans = before is not None and last is not None and 0 < last.credit_limit == before.credit_limit
-        if limit or was_the_plans:
-            await self._ledger.set_credit_limit(account, limit, change_id=f"plan:{self._now_ms()}:limit")
-
-    async def _running(self, account: str) -> str:
-        """The plan whose period runs on an account; "" none."""
-        balance = await self._ledger.balance(account)
-        return balance.plan if balance is not None else ""
+        return await self._ledger.renew_allowance(
+            account, f"{plan.name}:{period_id}", plan.included, plan=plan.name, ends_at_ms=ends_at_ms, follows=follows,
+            limit=plan.credit_limit,
+        )  # fmt: skip
 
     async def renew(self, caller: Caller) -> None:
         """The period of the caller's plan is over: begin the next, or end the plan that is no more."""
@@ -153,20 +144,26 @@ class Peopling:
         await self.renew_account(caller.org.org, caller.account, person.plan if person else caller.org.org.plan)
 
     async def renew_account(self, org: Org, account: str, plan_name: str) -> None:
-        """The same, of any account."""
+        """The same, of any account. What somebody has begun meanwhile stays."""
+        balance = await self._ledger.balance(account)
+        if balance is None or not 0 < balance.period_ends_at_ms <= self._now_ms():
+            return
         plan = self._policies().plans.get(plan_name)
         if plan is not None:
-            await self.begin(org, account, plan)
+            answer = await self._begin(org, account, plan, follows=balance.period_id)
         else:
-            await self.end(account)
+            answer = await self._end(account, follows=balance.period_id)
+        if isinstance(answer, Refused):  # until a period begins, `place` refuses
+            _log.warning("the period of %s on %s is not renewed: %s", plan_name, account, answer.reason.value)
 
     async def end(self, account: str) -> None:
-        """End the plan that runs on an account: its allowance goes, and the credit limit, where it is the plan's."""
-        balance = await self._ledger.balance(account)
-        if balance is None or not balance.plan:
-            return
-        await self._owe(account, 0, balance)
-        await self._ledger.renew_allowance(account, f"none:{self._now_ms()}", 0, plan="", ends_at_ms=0)
+        """End the plan that runs on an account: its allowance goes, and its credit limit, unless that is an operator's
+        own. Errors: Conflict."""
+        _must_begin(await self._end(account))
+
+    async def _end(self, account: str, *, follows: str = "") -> Credited | Refused:
+        period_id = f"none:{self._system.token_hex(_ID_BYTES)}"
+        return await self._ledger.renew_allowance(account, period_id, 0, plan="", ends_at_ms=0, follows=follows)
 
     async def with_plan(self, principal: Principal, org: Org, plan_name: str) -> Org:
         """An organization with a plan, its period begun. Errors: InvalidRequest."""
@@ -182,6 +179,12 @@ class Peopling:
 
     def _now_ms(self) -> int:
         return int(self._system.now_s() * 1_000)
+
+
+def _must_begin(answer: Credited | Refused) -> None:
+    if isinstance(answer, Refused):
+        reason = answer.reason.value
+        raise Conflict(f"the change of plan was refused: {reason}", members={"state": reason})
 
 
 def _with_plan(person: Person, plan: str) -> Person:

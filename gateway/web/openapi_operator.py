@@ -63,7 +63,7 @@ SCHEMAS: dict[str, Schema] = {
         debt_paid=usd,
     ),
     "Debited": record(id=TEXT, account=ACCOUNT_ID, taken=usd, owed=usd, available=usd),
-    "CreditLimit": record(account=ACCOUNT_ID, limit=usd, available=usd),
+    "CreditLimit": record(account=ACCOUNT_ID, limit=nullable(usd), available=usd),
 }  # fmt: skip
 
 _BASE = "/admin/api/accounts"
@@ -108,7 +108,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="PUT", path=_BASE + "/{id}/credit-limit", name="put_credit_limit", summary="How much may be owed",
-        who=Who.OPERATOR, ids=_ID, body=asked(limit=money_asked), once=True, answer=ref("CreditLimit"),
+        who=Who.OPERATOR, ids=_ID, once=True, answer=ref("CreditLimit"),
+        body=asked(limit=described(nullable(money_asked), "no plan touches it; null: what the plan says, again")),
     ),
     Endpoint(
         method="PATCH", path=_PERSON, name="change_person", summary="Gives or takes a plan; suspends, or lets go on",

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from ledgers import AGENT, FAR_MS, PARTITION, PERSON, check_books, fund, hold
 
+from gateway.adapters.redis import keys
 from gateway.adapters.redis.ledger import RedisLedger
 from gateway.adapters.redis.link import RedisLink
 from gateway.core.errors import InvalidRequest
@@ -67,11 +68,71 @@ async def test_what_a_hold_of_the_old_period_gives_back_goes_to_the_new_one(ledg
 async def test_going_to_another_plan_and_back_gives_nothing_twice(ledger: RedisLedger) -> None:
     await renew(ledger, MAY, 500)
     assert await renew(ledger, ("basic:may", FAR_MS), 100, "basic") == Credited("applied", 100)
-    assert await renew(ledger, MAY, 500) == Credited("replayed", 100)
+    assert await renew(ledger, MAY, 500) == Credited("applied", 0)
+    assert await renew(ledger, MAY, 500) == Credited("replayed", 0)
     assert await renew(ledger, ("none:1", 0), 0, "") == Credited("applied", 0)
+    assert await renew(ledger, ("none:2", 0), 0, "") == Credited("replayed", 0)
     for period, plan in ((MAY, "pro"), (("basic:may", FAR_MS), "basic")):
-        assert await renew(ledger, period, 500, plan) == Credited("replayed", 0)
+        assert await renew(ledger, period, 500, plan) == Credited("applied", 0)
     assert await renew(ledger, JUNE, 300) == Credited("applied", 300)
+    await check_books(ledger)
+
+
+async def test_another_plan_begins_at_once_though_its_period_ends_before(ledger: RedisLedger) -> None:
+    await renew(ledger, MAY, 100)
+    assert await renew(ledger, ("daily:1", FAR_MS - 1), 1, "daily") == Credited("applied", 1)
+    balance = await ledger.balance(PERSON)
+    assert balance is not None
+    assert (balance.plan, balance.period_id, balance.period_ends_at_ms) == ("daily", "daily:1", FAR_MS - 1)
+    entries = [(entry.kind, entry.adds.available, entry.more) for entry in await ledger.journal(PARTITION, 0)]
+    assert entries[1:] == [
+        ("debit", -100, (("cause", "grant_expiry"),)),
+        ("credit", 1, (("source", "plan"), ("cause", "allowance"))),
+    ]
+    assert await renew(ledger, MAY, 100) == Credited("applied", 0)
+    assert await renew(ledger, ("daily:1", FAR_MS - 1), 1, "daily") == Credited("applied", 0)
+    await check_books(ledger)
+
+
+async def test_a_renewal_changes_nothing_where_another_period_runs_than_it_saw(ledger: RedisLedger) -> None:
+    await renew(ledger, MAY, 20)
+    for period, plan in (("free:2", "free"), ("none:1", "")):
+        late = await ledger.renew_allowance(PERSON, period, 1, plan=plan, ends_at_ms=0, follows="free:1", limit=5)
+        assert late == Credited("replayed", 20)
+    balance = await ledger.balance(PERSON)
+    assert balance is not None and (balance.plan, balance.plan_limit) == ("pro", 0)
+
+
+async def test_a_period_that_is_over_begins_no_more_and_is_forgotten(ledger: RedisLedger, valkey_url: str) -> None:
+    assert await renew(ledger, ("pro:april", 1), 500) == Refused(Refusal.PERIOD_OVER, 0, 0)
+    assert await ledger.balance(PERSON) is None
+    await renew(ledger, MAY, 5)
+    link = await RedisLink.open(valkey_url)
+    name = keys.account_key(PERSON)
+    await link.command("HSET", name, "periods", f"basic:april 1 pro:may {FAR_MS} flat 0", key=name)
+    await renew(ledger, JUNE, 5)
+    kept = await link.command("HGET", name, "periods", key=name)
+    await link.close()
+    assert kept == f"pro:may {FAR_MS} flat 0 pro:june {FAR_MS + 1}".encode()
+
+
+async def test_a_plans_limit_follows_the_plan_and_an_operators_stays(ledger: RedisLedger) -> None:
+    async def begin(period: str, plan: str, limit: int) -> int:
+        answer = await ledger.renew_allowance(PERSON, period, 0, plan=plan, ends_at_ms=0, limit=limit)
+        assert isinstance(answer, Credited)
+        return answer.available
+
+    given = [await begin(*each) for each in (("pro:1", "pro", 100), ("pro:2", "pro", 80), ("none:1", "", 0))]
+    assert given == [100, 80, 0]
+    await ledger.set_credit_limit(PERSON, 30, change_id="own")
+    given = [await begin(*each) for each in (("pro:3", "pro", 90), ("none:2", "", 0), ("pro:4", "pro", 70))]
+    assert given == [30, 30, 30]
+    balance = await ledger.balance(PERSON)
+    assert balance is not None and (balance.own_limit, balance.plan_limit) == (True, 70)
+    assert await ledger.set_credit_limit(PERSON, None, change_id="back") == Credited("applied", 70)
+    assert await ledger.set_credit_limit(PERSON, None, change_id="back") == Credited("replayed", 70)
+    assert await begin("none:3", "", 0) == 0
+    await check_books(ledger)
 
 
 async def test_a_late_call_for_a_period_of_before_begins_nothing(ledger: RedisLedger) -> None:
@@ -81,13 +142,17 @@ async def test_a_late_call_for_a_period_of_before_begins_nothing(ledger: RedisLe
     assert balance is not None and balance.period_id == "pro:june"
 
 
-async def test_a_period_that_is_over_admits_nothing_and_open_holds_run_on(ledger: RedisLedger) -> None:
+async def test_a_period_that_is_over_admits_nothing_and_open_holds_run_on(ledger: RedisLedger, valkey_url: str) -> None:
     await prepay(ledger, 1_000)
     await ledger.place(hold(account=PERSON, ceiling=200))
-    await renew(ledger, ("pro:april", 1), 500)
+    await renew(ledger, MAY, 500)
+    link = await RedisLink.open(valkey_url)
+    name = keys.account_key(PERSON)
+    await link.command("HSET", name, "period_ends", "1", key=name)
+    await link.close()
     assert await ledger.place(hold("2", account=PERSON)) == Refused(Refusal.PERIOD_OVER, 1_400, 100)
     assert isinstance(await ledger.post("ho_7f1", 150, account=PERSON), Posted)
-    await renew(ledger, MAY, 0)
+    await renew(ledger, JUNE, 0)
     assert await ledger.place(hold("2", account=PERSON)) == Placed("ho_7f2", 100, 800)
 
 

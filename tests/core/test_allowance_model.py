@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,7 +41,9 @@ def test_a_plans_period_begins_once_whatever_came_between() -> None:
     basic = renew_allowance(model, PERSON, "basic:may", 100, plan="basic", ends_at_ms=FAR_MS, now_ms=0)
     assert basic == Credited("applied", 100)
     assert renew_allowance(model, PERSON, "none:1", 0, plan="", ends_at_ms=0, now_ms=0) == Credited("applied", 0)
-    assert renew_allowance(model, PERSON, "pro:may", 500, **may) == Credited("replayed", 0)  # type: ignore[arg-type]
+    assert renew_allowance(model, PERSON, "none:2", 0, plan="", ends_at_ms=0, now_ms=0) == Credited("replayed", 0)
+    assert renew_allowance(model, PERSON, "pro:may", 500, **may) == Credited("applied", 0)  # type: ignore[arg-type]
+    assert model.accounts[PERSON].plan == "pro", "it runs again, without a second allowance"
     june = renew_allowance(model, PERSON, "pro:june", 300, plan="pro", ends_at_ms=FAR_MS + 1, now_ms=0)
     assert june == Credited("applied", 300)
     april = renew_allowance(model, PERSON, "pro:april", 500, plan="pro", ends_at_ms=FAR_MS - 1, now_ms=0)
@@ -49,6 +53,47 @@ def test_a_plans_period_begins_once_whatever_came_between() -> None:
     assert [(entry.kind, entry.adds.credited) for entry in model.journal] == [
         ("credit", 500), ("debit", -500), ("credit", 100), ("debit", -100), ("credit", 300),
     ]  # fmt: skip
+
+
+def test_another_plan_begins_at_once_whenever_its_period_ends() -> None:
+    model = LedgerModel()
+    renew_allowance(model, PERSON, "monthly:may", 100, plan="monthly", ends_at_ms=FAR_MS, now_ms=0)
+    daily = renew_allowance(model, PERSON, "daily:1", 1, plan="daily", ends_at_ms=FAR_MS - 1, now_ms=0)
+    assert daily == Credited("applied", 1)
+    back = renew_allowance(model, PERSON, "monthly:may", 100, plan="monthly", ends_at_ms=FAR_MS, now_ms=0)
+    assert back == Credited("applied", 0)
+
+
+def test_a_renewal_changes_nothing_where_another_period_runs_than_it_saw() -> None:
+    model = LedgerModel()
+    renew_allowance(model, PERSON, "pro:may", 20, plan="pro", ends_at_ms=FAR_MS, now_ms=0)
+    late = renew_allowance(
+        model, PERSON, "free:2", 1, plan="free", ends_at_ms=FAR_MS, follows="free:1", limit=5, now_ms=0
+    )
+    assert late == Credited("replayed", 20)
+    assert (model.accounts[PERSON].plan, model.accounts[PERSON].plan_limit) == ("pro", 0)
+
+
+def test_a_period_that_is_over_begins_no_more() -> None:
+    model = LedgerModel()
+    over = renew_allowance(model, PERSON, "pro:april", 5, plan="pro", ends_at_ms=50, now_ms=50)
+    assert over == Refused(Refusal.PERIOD_OVER)
+    assert PERSON not in model.accounts
+
+
+def test_a_plans_limit_follows_the_plan_and_an_operators_stays() -> None:
+    model = LedgerModel()
+
+    def begin(period: str, plan: str, limit: int) -> int:
+        renew_allowance(model, PERSON, period, 0, plan=plan, ends_at_ms=0, limit=limit, now_ms=0)
+        return model.accounts[PERSON].available
+
+    assert [begin("pro:1", "pro", 100), begin("pro:2", "pro", 80), begin("none:1", "", 0)] == [100, 80, 0]
+    set_credit_limit(model, PERSON, 30, change_id="own", now_ms=0)
+    assert [begin("pro:3", "pro", 90), begin("none:2", "", 0), begin("pro:4", "pro", 70)] == [30, 30, 30]
+    assert set_credit_limit(model, PERSON, None, change_id="back", now_ms=0) == Credited("applied", 70)
+    assert set_credit_limit(model, PERSON, None, change_id="back", now_ms=0) == Credited("replayed", 70)
+    assert begin("none:3", "", 0) == 0
 
 
 def test_a_period_that_is_over_places_nothing() -> None:
@@ -95,9 +140,12 @@ def test_whatever_plans_and_limits_do_the_pockets_sum_to_the_account(taken: list
         match kind:
             case "renew":
                 ends = FAR_MS + which
-                renew_allowance(model, PERSON, f"pro:{which}", amount, plan="pro", ends_at_ms=ends, now_ms=number)
+                plan = f"plan{which % 2}"
+                gives: dict[str, Any] = {"plan": plan, "ends_at_ms": ends, "limit": amount // 2}
+                renew_allowance(model, PERSON, f"{plan}:{which}", amount, **gives, now_ms=number)
             case "limit":
-                set_credit_limit(model, PERSON, amount, change_id=f"c{number}", now_ms=number)
+                limit = amount if amount % 4 else None
+                set_credit_limit(model, PERSON, limit, change_id=f"c{number}", now_ms=number)
             case "place":
                 place(model, str(which), LINE, SHARE, floor=amount // 2, most=2 * amount)
             case "post":

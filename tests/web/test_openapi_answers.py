@@ -69,6 +69,7 @@ async def operators(site: Site) -> None:
     await site.operate("POST", f"/accounts/{made['id']}/credits", credit)
     await once(site, "POST", f"{base}/{made['id']}/debits", {"amount": usd("99"), "cause": "chargeback"}, key=key)
     await once(site, "PUT", f"{base}/{made['id']}/credit-limit", {"limit": "5.5"}, key=key)
+    await once(site, "PUT", f"{base}/{made['id']}/credit-limit", {"limit": None}, key=key)
     for path in ("/accounts", f"/accounts/{made['id']}", f"/audit?account={made['id']}&limit=2"):
         await site.operate("GET", path)
     for path in (

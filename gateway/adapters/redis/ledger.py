@@ -151,16 +151,29 @@ class RedisLedger(RedisBooks):
         return Extended(granted=reply[1], available=reply[2])
 
     async def renew_allowance(
-        self, account: str, period_id: str, amount: int, *, plan: str, ends_at_ms: int
+        self,
+        account: str,
+        period_id: str,
+        amount: int,
+        *,
+        plan: str,
+        ends_at_ms: int,
+        follows: str = "",
+        limit: int = 0,
     ) -> Credited | Refused:
-        """Begin a plan's period, once; the account is made where there is none. `ends_at_ms` 0: it has no end."""
+        """Begin a plan's period, or end the plan (`plan` ""); the account is made where there is none. `ends_at_ms` 0:
+        it has no end. `follows`: where another period runs, nothing changes. `limit`: how much the plan lets owe."""
         check_amount("amount", amount)
-        return await self._adjust(self._renew, account, (account, period_id, amount, plan, ends_at_ms))
-
-    async def set_credit_limit(self, account: str, limit: int, *, change_id: str) -> Credited | Refused:
-        """How much may be owed in the postpaid pocket, absolute; the account is made where there is none."""
         check_amount("limit", limit)
-        return await self._adjust(self._credit_limit, account, (account, change_id, limit))
+        args = (account, period_id, amount, plan, ends_at_ms, follows, limit)
+        return await self._adjust(self._renew, account, args)
+
+    async def set_credit_limit(self, account: str, limit: int | None, *, change_id: str) -> Credited | Refused:
+        """How much may be owed in the postpaid pocket: an operator's own limit, or the plan's again (None); the account
+        is made where there is none."""
+        if limit is not None:
+            check_amount("limit", limit)
+        return await self._adjust(self._credit_limit, account, (account, change_id, "plan" if limit is None else limit))
 
     async def _adjust(self, script: Script, account: str, args: tuple[str | int, ...]) -> Credited | Refused:
         of_tag = keys.tag(account)

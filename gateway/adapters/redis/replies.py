@@ -16,7 +16,8 @@ from gateway.core.money import Rate, Unit
 
 BALANCE_FIELDS = (
     "unit", "available", "held", "credited", "posted", "debt", "rate", "shortfalls", "class", "frozen",
-    "plan", "period", "period_ends", "granted", "period_base", "lowering", *POCKETS,
+    "plan", "period", "period_ends", "granted", "period_base", "lowering", "plan_limit",
+    "own_limit", *POCKETS,
 )  # fmt: skip
 BUDGET_FIELDS = ("limit", "state", "raised", "raised_until")
 _ONE_POCKET = 6  # members of an ending's reply without what each pocket paid
@@ -124,7 +125,7 @@ def ended(reply: Sequence[Any]) -> Posted | Refused:
 def balance(account: str, values: Sequence[bytes | None]) -> Balance | None:
     """What HMGET of `BALANCE_FIELDS` says; None where there is no account."""
     unit, available, held, credited, posted, debt, rate, shortfalls, account_class, frozen, *more = values
-    plan, period_id, period_ends, granted, base, lowering, *pockets = more
+    plan, period_id, period_ends, granted, base, lowering, plan_limit, own_limit, *pockets = more
     if unit is None:
         return None
     states = tuple(
@@ -150,6 +151,8 @@ def balance(account: str, values: Sequence[bytes | None]) -> Balance | None:
         allowance_granted=int(granted or 0),
         period_base=tuple(map(int, (base or b"").split())),
         lowering=int(lowering or 0),
+        plan_limit=int(plan_limit or 0),
+        own_limit=own_limit is not None,
     )
 
 

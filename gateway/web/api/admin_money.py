@@ -61,10 +61,13 @@ def money_routes(api: Api, funding: Funding) -> list[Route]:
         principal, account = await api.operator(request), named_account(request)
 
         async def act(body: dict[str, Any]) -> Any:
-            limit, change_id = parse_money(body["limit"], "limit"), movement_id(request, payer_of(principal))
+            if "limit" not in body:
+                raise InvalidRequest("missing", param="limit")
+            limit = None if body["limit"] is None else parse_money(body["limit"], "limit")
+            change_id = movement_id(request, payer_of(principal))
             return await funding.credit_limit(principal, account, limit, change_id=change_id)
 
-        return await api.changed(request, principal, act, allowed=("limit",), required=("limit",))
+        return await api.changed(request, principal, act, allowed=("limit",))
 
     return [
         Route(ACCOUNTS + "/{id}/credits", credit, methods=["POST"]),

@@ -27,6 +27,15 @@ local function adjust(journal_key, account, account_id, place, more, id, now, ca
     (more > 0 and ' source=plan' or '') .. ' cause=' .. cause)
 end
 
+-- What sets the limit of what may be owed: how much the postpaid pocket gets (below zero: loses), and how much more goes as
+-- soon as holds give it back.
+local function limit_change(account, limit)
+  local pocket = account.pockets[3]
+  local over = pocket.available + pocket.held + pocket.posted - limit
+  local more = math.max(-over, -pocket.available)
+  return more, math.min(math.max(over + more, 0), pocket.held)
+end
+
 local function save_person(key, index, account_id, account, fresh)
   if fresh then
     call('SADD', index, account_id)
