@@ -22,7 +22,7 @@ from gateway.agents_assembly import open_agents
 from gateway.background import Background
 from gateway.config import Config
 from gateway.core.directory import Principal
-from gateway.core.errors import Problem
+from gateway.core.errors import Conflict, Problem
 from gateway.edge_assembly import open_edge
 from gateway.flows.admission import Admission
 from gateway.flows.auditing import Auditing
@@ -64,11 +64,11 @@ class Gateway:
         self.streams.stop_all(why)
 
     async def reload_policies(self, principal: Principal | None = None) -> str:
-        """Read the policies again, as one object or not at all; says what happened. `principal`: who asked for it, None
-        where a signal did. What cannot be audited is not done."""
+        """Read the policies again, as one object or not at all; says what is in force. `principal`: who asked for it,
+        None where a signal did. What cannot be audited is not done. Errors: Conflict: they are kept as they were."""
         reloaded = reload_policies(self.admission.policies, self.config)
         if reloaded.refused:
-            return "policies kept as they were: " + "; ".join(reloaded.refused)
+            raise Conflict("policies kept as they were: " + "; ".join(reloaded.refused), code="policies_refused")
         try:
             await self.note_policies(
                 reloaded.policies,
@@ -76,7 +76,8 @@ class Gateway:
                 authenticated="command" if principal is None else principal.authenticated,
             )
         except Problem as problem:
-            return f"policies kept as they were: the audit log cannot be written: {problem.detail}"
+            message = f"policies kept as they were: the audit log cannot be written: {problem.detail}"
+            raise Conflict(message, code="policies_refused") from None
         self.apply(reloaded.policies)
         if principal is not None and self.tell_others is not None:
             self.tell_others()

@@ -14,8 +14,8 @@ from typing import Any
 from gateway.config_reader import ConfigError, EnvText, hints_of, unknown_key
 
 ENV_PREFIX = "FAREBOX_"
-# What the test suite reads; a gateway that it starts inherits them.
-NOT_OURS = frozenset({"FAREBOX_RECORDINGS", "FAREBOX_TEST_STORE"})
+# What the test suite reads, and the commands that speak to a gateway; one that is started beside them inherits it.
+NOT_OURS = frozenset({"FAREBOX_RECORDINGS", "FAREBOX_TEST_STORE", "FAREBOX_KEY", "FAREBOX_URL"})
 
 
 def with_environment(data: dict[Any, Any], kind: type, environ: Mapping[str, str]) -> dict[Any, Any]:

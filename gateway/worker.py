@@ -105,7 +105,11 @@ async def _reload_policies(gateway: Gateway, reload: asyncio.Event) -> None:
     while True:
         await reload.wait()
         reload.clear()
-        print(f"farebox: {await gateway.reload_policies()}", file=sys.stderr, flush=True)
+        try:
+            said = await gateway.reload_policies()
+        except Problem as problem:
+            said = problem.detail
+        print(f"farebox: {said}", file=sys.stderr, flush=True)
 
 
 async def _watch_parent(server: uvicorn.Server, parent_pid: int | None) -> None:

@@ -20,6 +20,7 @@ import httpx
 import jwt
 from jwt import PyJWK, PyJWKSet
 
+from gateway.core.budgets import EVERYBODY
 from gateway.core.directory import PERSON_ID_CHARACTERS
 from gateway.core.errors import InvalidKey, Unavailable
 
@@ -138,7 +139,7 @@ class Identity:
 
     def _remember(self, token: str, provider: Provider, claims: dict[str, Any]) -> NamedPerson:
         person_id = claims.get(provider.person_claim)
-        if not isinstance(person_id, str) or not 0 < len(person_id) <= PERSON_ID_CHARACTERS:
+        if not isinstance(person_id, str) or not 0 < len(person_id) <= PERSON_ID_CHARACTERS or person_id == EVERYBODY:
             raise InvalidKey(f"the identity token names no person in {provider.person_claim!r}", param="authorization")
         named = NamedPerson(person_id, provider.org_id, provider.key_id, float(claims["exp"]))
         if len(self._known) >= REMEMBERED_MOST:

@@ -26,7 +26,9 @@ def estimate(terms: Terms, holding: HoldPolicy, policy: ApprovalPolicy, most: in
     facts = terms.facts
     seen = max(facts.input_bound_tokens - facts.unseen_input_tokens - overhead_tokens, 0)
     counted = facts.input_bound_tokens if facts.input_counted else None
-    output = min(ceiling_tokens(facts, holding), holding.unstreamed_ceiling_tokens)
+    output = ceiling_tokens(facts, holding)
+    if facts.output_limit_tokens is None:
+        output = min(output, holding.unstreamed_ceiling_tokens)
     fewest = terms.with_input(counted if counted is not None else seen // _MOST_BYTES_A_TOKEN)
     likely = terms.with_input(counted if counted is not None else seen // _BYTES_A_TOKEN)
     # What else the bound stands for (pictures, seconds, fees) may come to nothing.

@@ -1,14 +1,19 @@
-"""The headers by which an app says for whom it asks: person, session, approved quote. Read once."""
+"""The headers by which an app says for whom it asks: person, session, approved quote. Read once.
+
+A name that a header cannot carry, or that a budget takes for everybody's, is no person's.
+"""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
+from gateway.core.budgets import EVERYBODY
 from gateway.core.directory import PERSON_ID_CHARACTERS, SESSION_ID_CHARACTERS
 from gateway.core.errors import InvalidRequest
 from gateway.core.headers import Headers
 
 USER, SESSION, QUOTE = b"farebox-user", b"farebox-session", b"farebox-quote"
+EXECUTION = b"farebox-execution"
 QUOTE_ID_CHARACTERS = 64
 _PREFIX = b"farebox-"
 
@@ -29,6 +34,8 @@ def person_headers(headers: Headers) -> PersonHeaders:
     found: dict[bytes, str] = {}
     for name, value in headers:
         if name.startswith(_PREFIX) and name in _MOST:
+            if name == EXECUTION:  # served from another purse it would be charged to the wrong one
+                raise InvalidRequest("executions are not served here; leave it out", param=name.decode())
             if name in found:
                 raise InvalidRequest("it is given twice; send one", param=name.decode())
             found[name] = _text(name, value)
@@ -37,7 +44,15 @@ def person_headers(headers: Headers) -> PersonHeaders:
     return PersonHeaders(found.get(USER, ""), found.get(SESSION, ""), found.get(QUOTE, ""))
 
 
-_MOST = {USER: PERSON_ID_CHARACTERS, SESSION: SESSION_ID_CHARACTERS, QUOTE: QUOTE_ID_CHARACTERS}
+_MOST = {USER: PERSON_ID_CHARACTERS, SESSION: SESSION_ID_CHARACTERS, QUOTE: QUOTE_ID_CHARACTERS, EXECUTION: 0}
+
+
+def check_person_id(person_id: str, *, param: str) -> None:
+    """Errors: InvalidRequest where nobody can be named so."""
+    if person_id == EVERYBODY:
+        raise InvalidRequest(f"{EVERYBODY!r} stands for everybody in budgets; a person has another name", param=param)
+    if person_id != person_id.strip():
+        raise InvalidRequest("a header cannot carry spaces at its ends; leave them out", param=param)
 
 
 def _text(name: bytes, value: bytes) -> str:
@@ -45,7 +60,9 @@ def _text(name: bytes, value: bytes) -> str:
     try:
         text = value.decode("utf-8").strip()
     except UnicodeDecodeError:
-        text = ""
+        raise InvalidRequest("it is not UTF-8", param=name.decode()) from None
     if not 0 < len(text) <= most or not text.isprintable():
-        raise InvalidRequest(f"it has 1 to {most} printable characters", param=name.decode())
+        raise InvalidRequest(f"it has 1 to {most} printable characters, in UTF-8", param=name.decode())
+    if name == USER:
+        check_person_id(text, param=name.decode())
     return text

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.core.holds import PARTITIONS, Balance
-from gateway.core.journal import JournalEntry, Totals
+from gateway.core.journal import OPENING, JournalEntry, Totals
 from gateway.core.money import Unit
 
 # Long enough that one large posting does not look like a rate, short enough to still lie in the store.
@@ -44,5 +44,10 @@ async def _recent(books: Books, partition: int, now_ms: int) -> list[JournalEntr
     found: list[JournalEntry] = []
     while batch := await books.journal(partition, last):
         last = batch[-1].number
-        found += [entry for entry in batch if entry.at_ms >= now_ms - WINDOW_S * 1000 and entry.adds.posted > 0]
+        # An opening is no spend: it sums up what was forgotten.
+        found += [
+            entry
+            for entry in batch
+            if entry.kind != OPENING and entry.at_ms >= now_ms - WINDOW_S * 1000 and entry.adds.posted > 0
+        ]
     return found

@@ -62,7 +62,7 @@ class Keying:
             raise Forbidden("this key is no longer known")
         more = set(wanted.permissions) - set(own.permissions)
         if more:
-            raise Forbidden(f"this key has not the permission {min(more)!r} itself", param="permissions")
+            raise Forbidden(f"this key has not the permission {min(more).value!r} itself", param="permissions")
         for name in ("routes", "models", "addresses"):
             mine, theirs = getattr(own, name), getattr(wanted, name)
             if mine and (not theirs or set(theirs) - set(mine)):

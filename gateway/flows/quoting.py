@@ -19,7 +19,7 @@ from gateway.core.approvals import ApprovalPolicy
 from gateway.core.directory import AuditEntry, Permission, Principal
 from gateway.core.errors import Conflict, Forbidden, InvalidRequest, NotFound, PaymentRequired, RateLimited
 from gateway.core.estimates import quote_object
-from gateway.core.money import Unit, money_object
+from gateway.core.money import Unit, money_object, usd_string
 from gateway.core.quotes import Quote, QuoteState, Tier
 from gateway.ports import System
 
@@ -151,8 +151,11 @@ class Quoting:
             most = min(quote.estimate.most if approved_max is None else approved_max, quote.estimate.most)
             if most <= 0:
                 raise InvalidRequest("must be above zero", param="approved_max")
+            if most < quote.estimate.least:
+                least = usd_string(quote.estimate.least)
+                raise InvalidRequest(f"the request costs {least} USD at least", param="approved_max")
             by = principal.person_id or f"key {principal.key_id}"
-            if by in quote.approved_by and most == quote.approved_max and quote.state is not QuoteState.REFUSED:
+            if self._said_so(quote, by, most, proof):
                 return quote
             self._must_be_open(quote)
             self._may_approve(principal, quote, by)
@@ -168,6 +171,12 @@ class Quoting:
             if await self._write(principal, quote, after, "quote.approve", method):
                 return after
         raise Conflict("others are answering this quote; look at it again", members={"state": "open"})
+
+    def _said_so(self, quote: Quote, by: str, most: int, proof: Mapping[str, Any]) -> bool:
+        """Whether this very yes was given already, and nobody claims to have proved anything anew."""
+        if proof or quote.tier is Tier.STEP_UP or quote.state not in (QuoteState.OPEN, QuoteState.APPROVED):
+            return False
+        return by in quote.approved_by and most == quote.approved_max
 
     async def refuse(self, principal: Principal, quote_id: str) -> Quote:
         """Say no. Errors: Problem."""

@@ -190,8 +190,13 @@ def test_a_reload_that_an_operator_asks_one_worker_for_reaches_all(pair: Stack) 
     code, key = pair.farebox("keys", "create", "--operator")
     assert code == 0, key
     text = yaml.safe_dump(OLLAMA_PRICES).replace("output_usd_per_mtok: '100'", "output_usd_per_mtok: '300'")
-    (pair.config.parent / "policies/prices/ollama.yaml").write_text(text)
-    answer = pair.http.post("/admin/api/reload", json={}, headers={"authorization": f"Bearer {key.strip()}"})
+    prices, headers = pair.config.parent / "policies/prices/ollama.yaml", {"authorization": f"Bearer {key.strip()}"}
+    prices.write_text(text.replace("output_usd_per_mtok", "output_usd_per_mtoken"))
+    answer = pair.http.post("/admin/api/reload", json={}, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (409, "policies_refused")
+    assert "output_usd_per_mtoken" in answer.json()["detail"]
+    prices.write_text(text)
+    answer = pair.http.post("/admin/api/reload", json={}, headers=headers)
     assert answer.status_code == 200 and "in force" in answer.json()["detail"], answer.text
     until(lambda: pair.log.read_text().count("policies in force") == 2, what="both workers' new policies")
     assert {price(pair, credential) for _ in range(12)} == {before + 10 * 200}

@@ -93,6 +93,19 @@ def test_a_forged_or_foreign_token_is_no_key(served: Served) -> None:
             assert answer.status_code in (401, 402), (path, answer.text)
 
 
+def test_a_person_who_spoils_their_token_is_not_taken_for_nobody(served: Served) -> None:
+    """An app that passes on what its users show would have their budgets fall away."""
+    head, claims, signature = served.provider.token("alice").split(".")
+    spoilt = (
+        f"{head}.{claims}.", f"{head}.{claims}", f"{head}.{claims}.{signature}=", f"{head}.e30.x", "eyJ",
+        f"{head}.{claims}{'A' * 8_000}.{signature}",
+    )  # fmt: skip
+    for text in spoilt:
+        both = {"authorization": f"Bearer {text}", "x-api-key": served.org.app_key}
+        answer = served.stack.http.get(FLAT, headers=both)
+        assert (answer.status_code, answer.json()["code"]) == (401, "invalid_key"), text
+
+
 def test_a_token_never_reaches_the_upstream(served: Served) -> None:
     answer = served.ask("GET", FLAT)
     sent = served.stack.sent(answer.headers["farebox-request-id"])

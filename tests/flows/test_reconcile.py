@@ -369,6 +369,8 @@ async def test_the_present_spend_is_what_was_posted_in_the_last_minute(link: Red
     now_ms = max((await server_clocks_ms(link)).values())
     assert await present_spend_per_s(ledger, now_ms=now_ms) == {Unit.MSAT: 20}  # 1,188 in 60 s, rounded up
     assert await present_spend_per_s(ledger, now_ms=now_ms + 61_000) == {}
+    assert await ledger.trim(0x7F, 4) == 4  # what is forgotten is summed up, and that is no spend
+    assert await present_spend_per_s(ledger, now_ms=now_ms) == {Unit.MSAT: 19}
     await link.command("DEL", "{p7f}a:" + ACCOUNT, key="{p7f}a:" + ACCOUNT)
     assert await present_spend_per_s(ledger, now_ms=now_ms) == {}
 

@@ -129,6 +129,15 @@ async def test_a_report_that_the_answers_text_cannot_bear_is_not_charged(
     assert (usage.output_tokens, usage.input_tokens, told) == (charged, 5, basis)
 
 
+async def test_a_short_answer_is_doubted_as_a_long_one_is() -> None:
+    """What stands around the text makes no report likely."""
+    asked, content = request(Operation.CHAT, messages=[])
+    answer = answered(200, "word " * 100)
+    assert len(answer) > 4 * 150
+    usage, told, _ = await exactly().of_answer(asked, content, answer, size_bytes=len(answer), most_output_tokens=10**6)
+    assert usage.output_tokens < 200 and told is Basis.COUNTED
+
+
 async def test_every_block_may_have_tokens_that_no_text_shows() -> None:
     asked, content = request(Operation.CHAT, messages=[])
     answer = answered(10 + 32 * 4, *(["ab ab"] * 4))

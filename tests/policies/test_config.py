@@ -242,6 +242,7 @@ def test_addresses_are_split_and_routes_typed() -> None:
     assert (config.routes[0].operation, config.routes[0].price) == (Operation.CHAT, "rule")
 
 
-def test_variables_of_the_test_suite_are_no_keys() -> None:
-    config = config_from({}, environ={"FAREBOX_RECORDINGS": "/recordings", "FAREBOX_TEST_STORE": "redis-server"})
+def test_variables_of_the_test_suite_and_of_the_commands_are_no_keys() -> None:
+    theirs = {"FAREBOX_RECORDINGS": "/recordings", "FAREBOX_TEST_STORE": "redis-server"}
+    config = config_from({}, environ=theirs | {"FAREBOX_KEY": "fb_live_x", "FAREBOX_URL": "http://127.0.0.1:8402"})
     assert config == config_from({}, environ={})

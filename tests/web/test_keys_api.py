@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from people_parts import Parts, running_people, usd
@@ -205,3 +206,31 @@ async def test_what_is_as_good_as_nothing_widens_no_allowance(
     await parts.must("POST", "/api/persons", {"id": "alice"})
     asked = {"session": "s", "cap": usd("1.00")} | members
     assert await parts.refused("POST", "/api/allowances", asked, user="alice") == (422, "invalid_request", param)
+
+
+@pytest.mark.parametrize("person_id", ["a/b", "team/7/zo\u00eb \U0001f98a", "100%", "credentials"])
+async def test_a_person_has_any_name_that_a_header_carries(parts: Parts, person_id: str) -> None:
+    path = f"/api/persons/{quote(person_id, safe='')}"
+    await parts.must("POST", "/api/persons", {"id": person_id})
+    assert (await parts.must("GET", path))["id"] == person_id
+    await parts.must("POST", f"{path}/credentials", {"password": "correct horse battery"})
+    assert (await parts.must("GET", path))["id"] == person_id
+
+
+@pytest.mark.parametrize("person_id", ["*", " pad ", "pad "])
+async def test_what_names_nobody_makes_no_person(parts: Parts, person_id: str) -> None:
+    assert await parts.refused("POST", "/api/persons", {"id": person_id}) == (422, "invalid_request", "id")
+
+
+async def test_a_person_is_given_no_budget_of_another(parts: Parts) -> None:
+    given = {"scope": {"user": "bob"}, "limit": usd("1.00"), "window": "day"}
+    members = {"id": "erin", "budgets": [given]}
+    wrong = (422, "invalid_request", "budgets[0].scope.user")
+    assert await parts.refused("POST", "/api/persons", members) == wrong
+    assert (await parts.refused("GET", "/api/persons/erin"))[0] == 404
+
+
+async def test_a_refusal_names_permissions_as_they_are_written(parts: Parts) -> None:
+    weak = await parts.make_key(permissions=(Permission.MANAGE,))
+    answer = await parts.ask("POST", KEYS, {"permissions": ["approve"]}, key=weak)
+    assert "'approve'" in answer.json()["detail"] and "Permission" not in answer.json()["detail"]

@@ -61,7 +61,7 @@ def test_every_route_of_our_own_is_described_and_nothing_else_is(site: Site) -> 
     for route in site.routes:
         assert isinstance(route, Route | WebSocketRoute), route
         methods = (route.methods or set()) - {"HEAD"} if isinstance(route, Route) else {"GET"}
-        served.setdefault(route.path, set()).update(methods)
+        served.setdefault(route.path_format, set()).update(methods)
     described: dict[str, set[str]] = {}
     for endpoint in ENDPOINTS:
         described.setdefault(endpoint.path, set()).add(endpoint.method)

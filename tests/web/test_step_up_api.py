@@ -566,3 +566,22 @@ async def test_a_proof_that_is_none_is_refused_also_of_whoever_has_nothing_to_pr
         answer = await parts.refused("POST", path, {"totp": {}, "proof": proof}, user="alice")
         assert answer == (422, "invalid_request", param)
     await parts.must("POST", path, {"totp": {}, "proof": None}, user="alice")
+
+
+async def test_a_bad_proof_is_never_told_to_be_good_also_of_what_was_approved(parts: Parts) -> None:
+    await with_password(parts)
+    quote_id = await quoted(parts)
+    await approve(parts, quote_id, password=PASSWORD)
+    for proof in ({"password": "wrong horse"}, {"password": PASSWORD}, {}):
+        assert (await refused(parts, quote_id, **proof))[:2] == (409, "quote_approved")
+    work = await run(parts, quote_id)
+    await parts.ledger.post(work.hold_id, 1_000, account=work.account)
+    assert (await refused(parts, quote_id, password="wrong horse"))[:2] == (409, "quote_used")
+
+
+async def test_a_yes_to_less_than_the_request_costs_in_any_case_is_refused_by_name(parts: Parts) -> None:
+    quote_id = await quoted(parts, tokens=EXPLICIT)
+    least = (await parts.must("GET", f"/api/quotes/{quote_id}", user="alice"))["min"]["amount"]
+    assert float(least) > 1e-9
+    assert await refused(parts, quote_id, approved_max=usd("0.000000001")) == (422, "invalid_request", "approved_max")
+    assert (await approve(parts, quote_id, approved_max=usd("4.00")))["status"] == "approved"

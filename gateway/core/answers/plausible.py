@@ -13,6 +13,8 @@ PLAUSIBLE_SLACK_TOKENS = 32
 PLAUSIBLE_SLACK_TOKENS_A_BLOCK = 32
 # An answer with so many bytes for each reported token is believed without counting: a token of English has four.
 BELIEVED_BYTES_A_TOKEN = 4
+# What stands around the text, and bears no token: names, ids, the usage itself.
+ENVELOPE_BYTES = 256
 
 
 def bears(visible_tokens: int, *, counted: int, blocks: int) -> bool:
@@ -23,4 +25,5 @@ def bears(visible_tokens: int, *, counted: int, blocks: int) -> bool:
 
 def is_believed(visible_tokens: int, size_bytes: int) -> bool:
     """Whether an answer of this size need not be counted."""
-    return visible_tokens <= PLAUSIBLE_SLACK_TOKENS or visible_tokens * BELIEVED_BYTES_A_TOKEN <= size_bytes
+    likely = visible_tokens * BELIEVED_BYTES_A_TOKEN <= size_bytes - ENVELOPE_BYTES
+    return likely or visible_tokens <= PLAUSIBLE_SLACK_TOKENS

@@ -17,7 +17,7 @@ from gateway.web.api.admin_paths import ACCOUNTS, acting_in, named_account
 from gateway.web.api_bodies import json_answer
 from gateway.web.principal import Api
 
-_PERSON = ACCOUNTS + "/{id}/persons/{person}"
+_PERSON = ACCOUNTS + "/{id}/persons/{person:path}"
 
 
 def operated_person_routes(api: Api, operating: Operating, peopling: Peopling, step_up: StepUp) -> list[Route]:

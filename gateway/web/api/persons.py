@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -9,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.core.budget_input import parse_budgets
+from gateway.core.budget_input import BudgetInput, parse_budgets
 from gateway.core.directory import PERSON_ID_CHARACTERS, Permission, Scope
-from gateway.core.errors import Forbidden
+from gateway.core.errors import Forbidden, InvalidRequest
+from gateway.core.person_headers import check_person_id
 from gateway.flows.budgeting import Budgeting
 from gateway.flows.peopling import Peopling, person_members
 from gateway.flows.step_up import StepUp
@@ -31,14 +33,15 @@ def person_routes(
 
         async def act(body: dict[str, Any]) -> Any:
             person_id = text_of(body, "id", most=PERSON_ID_CHARACTERS)
+            check_person_id(person_id, param="id")
             if principal.person_id not in ("", person_id):
                 raise Forbidden("a person makes no other", param="id")
             plan = text_of(body, "plan", default="")
             now_ms = int(api.system.now_s() * 1_000)
             given = parse_budgets({"budgets": body["budgets"]}, now_ms) if body.get("budgets") else []
+            theirs = _theirs(given, person_id)
             made = await peopling.make(principal, person_id, plan)
-            if given:
-                theirs = [replace(each, scope=replace(each.scope or Scope(), user=person_id)) for each in given]
+            if theirs:
                 made["budgets"] = await budgeting.put(principal, theirs)
             return made
 
@@ -77,8 +80,16 @@ def person_routes(
         return await api.changed(request, theirs, act, allowed=("password", "totp", "passkey", "proof"))
 
     return [
-        Route("/api/persons/{id}/credentials", credentials, methods=["POST"]),
+        Route("/api/persons/{id:path}/credentials", credentials, methods=["POST"]),
         Route("/api/persons", listed, methods=["GET"]),
         Route("/api/persons", make, methods=["POST"]),
-        Route("/api/persons/{id}", read, methods=["GET"]),
+        Route("/api/persons/{id:path}", read, methods=["GET"]),
     ]
+
+
+def _theirs(given: Sequence[BudgetInput], person_id: str) -> list[BudgetInput]:
+    """The budgets as this person's. Errors: InvalidRequest for one of somebody else."""
+    for index, each in enumerate(given):
+        if each.scope is not None and each.scope.user not in ("", person_id):
+            raise InvalidRequest("it is of this person; leave it out", param=f"budgets[{index}].scope.user")
+    return [replace(each, scope=replace(each.scope or Scope(), user=person_id)) for each in given]
