@@ -7,7 +7,7 @@ from datetime import datetime
 
 from gateway.core.accounts import GREATEST_ARGUMENT
 from gateway.core.errors import InvalidRequest
-from gateway.core.money import NANOUSD_PER_USD
+from gateway.core.money import NANOUSD_PER_USD, usd_string
 
 _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,11})(?:\.([0-9]{1,9}))?")
 
@@ -27,7 +27,7 @@ def parse_money(value: object, param: str) -> int:
         raise InvalidRequest('must be a decimal string of USD with at most 9 decimals, e.g. "50.00"', param=param)
     nanousd = int(found[1]) * NANOUSD_PER_USD + int((found[2] or "").ljust(9, "0"))
     if nanousd > GREATEST_ARGUMENT:
-        raise InvalidRequest(f"must be at most {GREATEST_ARGUMENT // NANOUSD_PER_USD} USD", param=param)
+        raise InvalidRequest(f"must be at most {usd_string(GREATEST_ARGUMENT)} USD", param=param)
     return nanousd
 
 
