@@ -89,7 +89,7 @@ def _act(api: ApiClient, args: argparse.Namespace) -> None:
             )
             show(args, [limit], ("account", "limit", "available"))
         case "audit":
-            rows = api.pages("/admin/api/audit", account=args.id)
+            rows = api.pages("/admin/api/audit", account=args.id or args.account or None)
             show(args, rows, ("number", "at", "actor", "authenticated", "action", "subject"))
         case "reset-credentials":
             if not args.user:

@@ -126,3 +126,8 @@ def test_an_operator_key_that_got_out_is_revoked_with_the_next_request(stack: St
     assert mine.chat().status_code == 200
     code, text = stack.farebox("keys", "revoke", "--operator", mine.operator_key)
     assert code == 0 and mine.chat().status_code == 200
+
+
+def test_the_account_of_an_audit_log_is_named_either_way(org: Org) -> None:
+    named = rows(org, "audit", org.org_id)
+    assert named and rows(org, "audit", "--account", org.org_id) == named != rows(org, "audit")
