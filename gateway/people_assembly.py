@@ -47,6 +47,7 @@ from gateway.flows.directory import Directory
 from gateway.flows.explaining import Explaining, Reading
 from gateway.flows.forecasting import Forecaster
 from gateway.flows.keying import Keying
+from gateway.flows.pausing import Pausing
 from gateway.flows.peopling import Peopling
 from gateway.flows.quoting import Quoting
 from gateway.flows.step_up import StepUp
@@ -138,7 +139,10 @@ def open_people(
     claiming = Claiming(directory)
     desk = AccountDesk(
         callers=Callers(directory=directory, identity=identity, system=system), claiming=claiming,
-        refusals=AccountRefusals(quoting=quoting, pausing=budgeting, public_url=config.public_url), renewing=peopling,
+        refusals=AccountRefusals(
+            quoting=quoting, pausing=Pausing(records, system), public_url=config.public_url
+        ),
+        renewing=peopling,
         asking=AskDesk(questions=questions, ledger=store.ledger, policy=approvals, system=system),
         ledger=store.ledger, counters=records, counting=counting, policies=policies, system=system,
     )  # fmt: skip

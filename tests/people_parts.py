@@ -173,16 +173,21 @@ class Parts:
         )
         return admission.read(call)
 
-    async def place(self, *, user: str = "", model: str = "small", tokens: int = 100, **headers: str) -> Work:
-        """Admit one call as the relay does, its money and budgets reserved. Errors: Problem."""
+    async def place(
+        self, *, user: str = "", model: str = "small", tokens: int = 100, text: str = "hi", by_token: bool = False,
+        **headers: str,
+    ) -> Work:  # fmt: skip
+        """Admit one call as the relay does, its money and budgets reserved. `by_token`: an identity provider's names the
+        person. Errors: Problem."""
         named = [(b"farebox-user", user.encode())] if user else []
         named += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         body = msgspec.json.encode(
-            {"model": model, "max_tokens": tokens, "messages": [{"role": "user", "content": "hi"}]}
+            {"model": model, "max_tokens": tokens, "messages": [{"role": "user", "content": text}]}
         )
         tail = self.clock.token_hex(12)
         call = Call("POST", CHAT, b"", named, "127.0.0.1", tail, f"req_00{tail}", self.clock.now_s(), body)
         caller = await self.people.desk.callers.known(call, AppKey(self.key, ""))
+        caller.by_token = by_token
         return await self.people.desk.place(call, caller, self.read(call), self.policies.hold)
 
     async def spend(self, cost: int, **asked: Any) -> str:

@@ -1,5 +1,8 @@
 """What a caller is told whose hold could not be placed: which limit, how large, how much of it is used, when it resets;
 or what became of the quote that was shown.
+
+A person who comes by a token of their own is told what is theirs: of the organization's money nothing, of its budgets
+which one it was and how it stands.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from gateway.core.request_record import rfc3339
 from gateway.core.terms import Amounts
 from gateway.flows.callers import Caller
 
+# A budget of which less than one part in so many is left is used up, however little a request may cost.
+_SPENT_PART = 100
+
 
 class Quoting(Protocol):
     """What of quotes matters here."""
@@ -32,7 +38,7 @@ class Quoting(Protocol):
 class Pausing(Protocol):
     """Pauses a budget whose limit was met; tells and audits it."""
 
-    async def pause(self, org_id: str, record_id: str, hit: LimitHit) -> None: ...
+    async def pause(self, budget: BudgetDefinition, hit: LimitHit) -> bool: ...
 
 
 class AccountRefusals:
@@ -67,13 +73,13 @@ class AccountRefusals:
         hit = refused.limit
         match refused.reason:
             case Refusal.LIMIT | Refusal.PAUSED if hit is not None:
-                # What is only held may come back: it pauses nothing.
-                met = refused.reason is Refusal.PAUSED or hit.limit - hit.used < amounts.floor
-                if hit.on_exceed == "pause" and hit.budget_id and refused.reason is Refusal.LIMIT and met:
-                    await self._pausing.pause(caller.key.org_id, hit.budget_id, hit)
-                return self._limited(caller, refused, hit, now_ms, met=met)
+                paused = refused.reason is Refusal.PAUSED
+                budget = find_budget(caller, (hit.budget_id or "").partition("~")[0])
+                if not paused and hit.on_exceed == "pause" and budget is not None and is_spent(hit, amounts.floor):
+                    paused = await self._pausing.pause(budget, hit)
+                return self._limited(caller, refused, hit, now_ms, paused=paused)
             case Refusal.INSUFFICIENT | Refusal.NO_ACCOUNT | Refusal.DEBT | Refusal.LIMIT:
-                return self._short(call, refused, amounts, of)
+                return self._short(call, caller, refused, amounts, of)
             case Refusal.TOO_MANY_SHORTFALLS:
                 return Forbidden("this account is suspended: earlier requests cost more than it could pay")
             case Refusal.FROZEN:
@@ -85,34 +91,28 @@ class AccountRefusals:
             case _:
                 return Unavailable(f"the hold was refused: {refused.reason.value}", retry_after_s=2)
 
-    def _short(self, call: Call, refused: Refused, amounts: Amounts, of: Estimate) -> Problem:
+    def _short(self, call: Call, caller: Caller, refused: Refused, amounts: Amounts, of: Estimate) -> Problem:
         why = {
             Refusal.DEBT: "this account owes money: a payment settles it",
             Refusal.NO_ACCOUNT: "there is no money on this account yet",
         }.get(refused.reason, "the balance does not cover this request")
-        return PaymentRequired(
-            why,
-            members={
-                "cost": money_object(amounts.floor, Unit.NANOUSD),
-                "quote": estimate_members(of),
-                "balance": _balance(refused),
-                "payment_methods": list(self._payment_methods),
-                "topup_url": f"{self._base(call)}/dashboard",
-            },
-        )
+        members: dict[str, Any] = {"cost": money_object(amounts.floor, Unit.NANOUSD), "quote": estimate_members(of)}
+        if caller.sees_balance:
+            members["topup_url"] = f"{self._base(call)}/dashboard"
+        methods = list(self._payment_methods) if caller.sees_balance else []
+        return PaymentRequired(why, members=members | _balance(caller, refused) | {"payment_methods": methods})
 
-    def _limited(self, caller: Caller, refused: Refused, hit: LimitHit, now_ms: int, *, met: bool) -> Problem:
+    def _limited(self, caller: Caller, refused: Refused, hit: LimitHit, now_ms: int, *, paused: bool) -> Problem:
         if hit.measure is Measure.OPEN:
             message = f"{hit.held} requests of this payer are open, which is the most at once"
             return RateLimited(message, retry_after_s=1)
         if hit.measure is Measure.SHARE:
             message = "what this payer's open requests hold is its share of the account"
-            return PaymentRequired(message, members={"balance": _balance(refused), "payment_methods": []})
+            return PaymentRequired(message, members=_balance(caller, refused) | {"payment_methods": []})
         if hit.measure is Measure.QUOTE:
             top = money_object(hit.limit, Unit.NANOUSD)
             message = "what was approved is less than this request costs at least"
             return Conflict(message, code="approved_too_little", members={"approved_max": top})
-        paused = refused.reason is Refusal.PAUSED or (hit.on_exceed == "pause" and met)
         shown = limit_object(caller, hit, now_ms, paused=paused)
         if paused:
             message = "a budget is paused until somebody resumes it"
@@ -142,9 +142,19 @@ class AccountRefusals:
         return Conflict(message, code=reason.value, param="farebox-quote", members=state)
 
 
+def is_spent(hit: LimitHit, floor: int) -> bool:
+    """Whether a budget itself is used up. A request that is larger than what is left proves nothing of it: whoever
+    sends one would pause the budget of everybody. Nor does what is only held: it may come back."""
+    left = hit.limit - hit.used
+    return left <= 0 or (left < floor and left * _SPENT_PART < hit.limit)
+
+
 def limit_object(caller: Caller, hit: LimitHit, now_ms: int, *, paused: bool) -> dict[str, Any]:
     """The budget that refused, as the API shows budgets."""
-    definition = find_budget(caller, (hit.budget_id or "").partition("~")[0])
+    budget_id = (hit.budget_id or "").partition("~")[0]
+    definition = find_budget(caller, budget_id)
+    if not sees_figures(caller, budget_id, definition):
+        return {"id": budget_id, "state": "paused" if paused else "active"}
     if definition is None:
         return {
             "id": hit.budget_id,
@@ -166,14 +176,20 @@ def find_budget(caller: Caller, budget_id: str) -> BudgetDefinition | None:
     return next((each for each in budgets if each.budget_id == budget_id), None)
 
 
+def sees_figures(caller: Caller, budget_id: str, definition: BudgetDefinition | None) -> bool:
+    """Whether a budget's limit and use are for this caller: of a person by token, those that count them alone."""
+    return not caller.by_token or not budget_id or (definition is not None and bool(definition.scope.user))
+
+
 def lifts_of_organization(caller: Caller, budget_ids: tuple[str, ...]) -> bool:
     """Whether one of these budgets counts others beside the caller's person."""
     found = (find_budget(caller, each.partition("~")[0]) for each in budget_ids)
     return any(each is None or not each.scope.user for each in found)
 
 
-def _balance(refused: Refused) -> dict[str, Any]:
-    return {
-        "available": money_object(refused.available, Unit.NANOUSD),
-        "held": money_object(refused.held, Unit.NANOUSD),
-    }
+def _balance(caller: Caller, refused: Refused) -> dict[str, Any]:
+    """What is left, where that is the caller's to see."""
+    if not caller.sees_balance:
+        return {}
+    amounts = {"available": refused.available, "held": refused.held}
+    return {"balance": {name: money_object(amount, Unit.NANOUSD) for name, amount in amounts.items()}}

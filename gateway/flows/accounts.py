@@ -29,7 +29,7 @@ from gateway.core.terms import HoldPolicy, Terms
 from gateway.flows.account_refusals import AccountRefusals, lifts_of_organization
 from gateway.flows.asking import AskDesk, Asker
 from gateway.flows.callers import Caller, Callers
-from gateway.flows.choosing import Attempt, Chosen, approval_digest, choose
+from gateway.flows.choosing import ASKED, Attempt, Chosen, approval_digest, choose
 from gateway.flows.claiming import Claiming, Standing
 from gateway.flows.counting import Counting
 from gateway.flows.limits import Counters, refusal_of
@@ -37,7 +37,7 @@ from gateway.flows.settling import Work
 from gateway.policies import Policies
 from gateway.ports import Ledger, System
 
-# Each thing that can be mended once, an allowance or two that are used up, and one more for a race.
+# Each thing that can be mended once, and some more for races. An allowance that is used up takes none of them.
 PLACE_ATTEMPTS = 8
 QUOTE_TAIL = 26
 
@@ -100,26 +100,37 @@ class AccountDesk:
         now_ms = int(self._system.now_s() * 1_000)
         terms = Terms(request.card, request.facts, Unit.NANOUSD, NO_RATE)
         attempt = Attempt(terms, self._standing(call, caller, request, now_ms), now_ms)
-        for attempts_left in reversed(range(PLACE_ATTEMPTS)):
+        attempts_left = PLACE_ATTEMPTS - 1
+        while True:
             chosen = choose(call, caller, attempt, policy, self._policies())
+            if chosen.rule in ASKED and await self._count(call, request, attempt):
+                continue  # what the bytes could have cost may take a yes, and what was counted none
             hold = self._hold(call, caller, request, attempt, chosen, policy)
             placed_at_s = self._loop.time()
-            answer: Placed | Refused
-            if chosen.rule in ("tier", "cumulative"):
-                # Nobody is asked to approve what a limit refuses in any case.
-                found = await refusal_of(self._counters, self._ledger, caller.key.org_id, hold, attempt.now_ms)
-                if found is None:
+            answer: Placed | Refused | None
+            if chosen.rule in ASKED:
+                answer = await self._refusal(caller, hold, attempt.now_ms)
+                if answer is None:
                     raise await self._ask(call, caller, request, attempt, chosen, policy, lifts=())
-                answer = found
             else:
                 answer = await self._place(hold)
             if isinstance(answer, Placed):
                 if answer.granted < hold.ceiling and not attempt.counted:
-                    attempt.terms = await self._counting.closer(request, attempt.terms, call)
+                    closer = await self._counting.closer(request, attempt.terms, call)
+                    attempt.count_input(closer, exact=self._counting.is_exact(request))
                 return self._work(call, caller, attempt, chosen, policy, answer, placed_at_s)
+            tried = attempt.tried
             if not attempts_left or not await self._mended(call, caller, request, attempt, answer):
                 raise await self._refused(call, caller, request, attempt, chosen, policy, answer)
-        raise AssertionError("the last attempt is served or refused")
+            if attempt.tried == tried:
+                attempts_left -= 1
+
+    async def _refusal(self, caller: Caller, hold: PlaceHold, now_ms: int) -> Refused | None:
+        """What refuses a request that would be asked about: nobody is asked to approve what a limit refuses in any
+        case, nor what a key asks for that was revoked meanwhile. No hold checks the guards here."""
+        if not await self.callers.is_fresh(caller):
+            return Refused(Refusal.DIRECTORY_CHANGED)
+        return await refusal_of(self._counters, self._ledger, caller.key.org_id, hold, now_ms)
 
     async def _place(self, hold: PlaceHold) -> Placed | Refused:
         try:
@@ -149,11 +160,8 @@ class AccountDesk:
                                            if allowance_scope(each) == hit.scope)  # fmt: skip
             case Refusal.PERIOD_OVER:
                 await self._renewing.renew(caller)
-            case Refusal.LIMIT | Refusal.INSUFFICIENT if not attempt.counted and call.upload is None:
-                attempt.counted = True
-                counted = await self._counting.input_bound_off_loop(request, call.body)
-                attempt.terms = attempt.terms.with_input(counted)
-                request.facts = attempt.terms.facts
+            case Refusal.LIMIT | Refusal.INSUFFICIENT if await self._count(call, request, attempt):
+                pass
             case Refusal.LIMIT if hit is not None:
                 used_up = [each for each, _ in attempt.standing.allowed if allowance_scope(each) == hit.scope]
                 if used_up:
@@ -165,6 +173,14 @@ class AccountDesk:
             case _:
                 return False
         attempt.standing = self._standing(call, caller, request, attempt.now_ms)
+        return True
+
+    async def _count(self, call: Call, request: Request, attempt: Attempt) -> bool:
+        """Count the input that was only bounded by its bytes so far; False where there is nothing to count any more."""
+        if attempt.counted or call.upload is not None:
+            return False
+        found = await self._counting.counted(request, attempt.terms, call.body)
+        attempt.count_input(found, exact=self._counting.is_exact(request))
         return True
 
     def _hold(
@@ -229,7 +245,7 @@ class AccountDesk:
     def _estimate(self, attempt: Attempt, policy: HoldPolicy, most: int) -> Estimate:
         policies = self._policies()
         overhead = policies.request_limits.overhead_tokens
-        return estimate(attempt.terms, policy, policies.approvals, most, overhead_tokens=overhead)
+        return estimate(attempt.told, policy, policies.approvals, most, overhead_tokens=overhead)
 
     async def _ask(
         self, call: Call, caller: Caller, request: Request, attempt: Attempt, chosen: Chosen, policy: HoldPolicy,

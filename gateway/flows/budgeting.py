@@ -26,10 +26,10 @@ from gateway.core.budgets import (
 )
 from gateway.core.directory import AuditEntry, BudgetDefinition, OrgView, PersonView, Principal, Scope
 from gateway.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from gateway.core.holds import LimitHit
 from gateway.flows.budget_scopes import BudgetScopes, Canonical, KeyExists
 from gateway.flows.budget_seeds import Seeds, UsedSince, seeds_of
 from gateway.flows.directory import Directory
+from gateway.flows.pausing import told_of
 from gateway.ports import System
 
 _ATTEMPTS = 8
@@ -249,7 +249,7 @@ class Budgeting:
         ):
             used = counter.used if counter is not None else 0
             if is_lowered_below(old[after.budget_id], after, used, now_ms):
-                told = _told(after.budget_id, name, after.limit, used, counter.held if counter is not None else 0)
+                told = told_of(after.budget_id, name, after.limit, used, counter.held if counter is not None else 0)
                 audit = self._audit(principal, "budget.pause", after.budget_id, _ACTIVE, told)
                 await self._store.put_state(org_id, after.budget_id, "paused", audit, event=("budget.paused", told))
 
@@ -288,12 +288,6 @@ class Budgeting:
         await self._store.put_state(principal.org_id, record, "active", audit, event=("budget.resumed", told))
         (shown,) = await self._objects(await self._org(principal.org_id), [found], person_id)
         return shown
-
-    async def pause(self, org_id: str, record: str, hit: LimitHit) -> None:
-        """What a budget that says `pause` does at its limit. The ledger refuses until somebody resumes it."""
-        told = _told(record, (hit.window, hit.scope), hit.limit, hit.used, hit.held)
-        audit = AuditEntry(self._now_ms(), org_id, "ledger", "ledger", "budget.pause", record, _ACTIVE, told)
-        await self._store.put_state(org_id, record, "paused", audit, event=("budget.paused", told))
 
     async def _find(self, principal: Principal, budget_id: str, param: str = "id") -> tuple[BudgetDefinition, str, int]:
         """A budget, the person in whose record it stands, and the version of that part. Errors: NotFound."""
@@ -337,12 +331,3 @@ class Budgeting:
 
     def _now_ms(self) -> int:
         return int(self._system.now_s() * 1_000)
-
-
-def _told(record: str, name: tuple[str, str], limit: int, used: int, held: int) -> bytes:
-    """What a webhook says of a budget, as the ledger's own alerts say it: amounts are nanousd, in text."""
-    window, scope = name
-    return msgspec.json.encode({
-        "budget_id": record, "scope": scope, "window": window, "limit": str(limit), "used": str(used),
-        "held": str(held),
-    })  # fmt: skip

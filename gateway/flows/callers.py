@@ -142,8 +142,12 @@ class Callers:
 
     async def check_fresh(self, caller: Caller) -> None:
         """For what costs nothing, and so is checked by no hold: read again what has changed."""
-        if not await self._directory.is_fresh(caller.org, caller.person):
+        if not await self.is_fresh(caller):
             await self.refresh(caller)
+
+    async def is_fresh(self, caller: Caller) -> bool:
+        """Whether what is remembered of the caller still stands. Errors: Unavailable."""
+        return await self._directory.is_fresh(caller.org, caller.person)
 
     def _must_be_good(self, key: Key, org: OrgView) -> None:
         now_ms = int(self._system.now_s() * 1_000)

@@ -22,6 +22,9 @@ from gateway.flows.callers import Caller
 from gateway.flows.claiming import Standing
 from gateway.policies import Policies
 
+# The rules by which somebody is asked.
+ASKED = ("tier", "cumulative")
+
 
 class Attempt(Struct):
     """What the next attempt to place is made with. `tried`: allowances that are used up."""
@@ -32,6 +35,16 @@ class Attempt(Struct):
     tried: tuple[str, ...] = ()
     escalated: bool = False  # the automatic sum is used up
     counted: bool = False
+    guessed: Terms | None = None  # from before a count that is an estimate with a margin: too high to tell of
+
+    @property
+    def told(self) -> Terms:
+        """What the estimate that is shown is made from."""
+        return self.guessed or self.terms
+
+    def count_input(self, found: Terms, *, exact: bool) -> None:
+        """Go on with the input counted."""
+        self.counted, self.guessed, self.terms = True, None if exact else self.terms, found
 
 
 class Chosen(Struct, frozen=True):

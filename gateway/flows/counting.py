@@ -71,6 +71,10 @@ class Counting:
         """The counter of the request's model."""
         return self._counters(request.facts.model, request.provider)
 
+    def is_exact(self, request: Counted) -> bool:
+        """Whether the vocabulary of the request's model is known, so that what is counted is no estimate."""
+        return self._is_exact(request.facts.model, request.provider)
+
     def input_tokens(self, request: Counted, body: bytes) -> int:
         """The text of the input, counted; never above the bound that the hold was made for."""
         return min(self.counter(request)(input_text(body)), request.facts.input_bound_tokens)
@@ -91,7 +95,7 @@ class Counting:
         text = input_text(body)
         size_bytes = len(text.encode("utf-8", "replace"))
         tokens = self.counter(request)(text)
-        if not self._is_exact(facts.model, request.provider):
+        if not self.is_exact(request):
             tokens = min(tokens * ESTIMATE_MARGIN, size_bytes)
         saved = max(size_bytes - tokens, 0) + image_bytes(body)
         if not any(name in body for name in _EXPLAINED):
@@ -104,6 +108,12 @@ class Counting:
             return await asyncio.to_thread(self.input_bound, request, body)
         return self.input_bound(request, body)
 
+    async def counted(self, request: Counted, terms: Terms, body: bytes) -> Terms:
+        """The terms of a request with its input counted; its facts say so too."""
+        found = terms.with_input(await self.input_bound_off_loop(request, body))
+        request.facts = found.facts
+        return found
+
     async def closer(self, request: Counted, terms: Terms, call: Call) -> Terms:
         """The terms of a request that did not get all it may cost, its input counted where the limit of its output is
         worked out from them: else more credit could buy less output. A stream counts when it comes to that."""
@@ -112,9 +122,7 @@ class Counting:
             return terms
         if facts.stream and facts.shows_all:
             return terms
-        found = terms.with_input(await self.input_bound_off_loop(request, call.body))
-        request.facts = found.facts
-        return found
+        return await self.counted(request, terms, call.body)
 
     async def of_answer(
         self,
@@ -144,11 +152,7 @@ class Counting:
     async def _borne(self, request: Counted, answer: bytes, usage: Usage) -> tuple[Usage, Basis]:
         """A report that the answer's text cannot bear is not charged: the count is, marked so."""
         facts, visible = request.facts, usage.output_tokens - usage.reasoning_tokens
-        if (
-            not facts.all_visible
-            or is_believed(visible, len(answer))
-            or not self._is_exact(facts.model, request.provider)
-        ):
+        if not facts.all_visible or is_believed(visible, len(answer)) or not self.is_exact(request):
             return usage, Basis.REPORTED
         texts = answer_texts(request.match.operation, answer)
         counted = await self._count(request, "\n".join(texts))

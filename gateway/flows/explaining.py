@@ -28,7 +28,7 @@ from gateway.core.routing import ACCOUNT
 from gateway.core.terms import Terms
 from gateway.flows.accounts import Request
 from gateway.flows.callers import Caller
-from gateway.flows.choosing import Attempt, Chosen, choose
+from gateway.flows.choosing import ASKED, Attempt, Chosen, choose
 from gateway.flows.claiming import Claiming
 from gateway.flows.counting import Counting
 from gateway.flows.explanations import (
@@ -133,7 +133,8 @@ class Explaining:
             raise NotFound("there is no such key", param="key")
         user = wanted.user or principal.person_id
         person = await self._store.person(principal.org_id, user) if user else None
-        return Caller("", key, org, PersonHeaders(user, wanted.session or principal.session), user, person)
+        said, by_token = PersonHeaders(user, wanted.session or principal.session), principal.vouched == "jwt"
+        return Caller("", key, org, said, user, person, by_token)
 
     async def _key(self, principal: Principal, key_id: str) -> Key | None:
         try:
@@ -161,11 +162,9 @@ class Explaining:
             states = await states_of(self._store, caller.key.org_id, chosen.scopes, asked.balance, asked.now_ms)
             hit = next((each for each in states if each.refuses(chosen.amounts.floor)), None)
             short = asked.balance is None or asked.balance.available < chosen.amounts.floor
-            if not attempt.counted and (hit is not None or short):
-                attempt.counted = True
-                counted = await self._counting.input_bound_off_loop(request, asked.call.body)
-                attempt.terms = attempt.terms.with_input(counted)
-                request.facts = attempt.terms.facts
+            if not attempt.counted and (hit is not None or short or chosen.rule in ASKED):
+                found = await self._counting.counted(request, attempt.terms, asked.call.body)
+                attempt.count_input(found, exact=self._counting.is_exact(request))
             elif hit is None or not _makes_room(attempt, caller, chosen, hit):
                 break
         return attempt, chosen, states
@@ -206,7 +205,7 @@ class Explaining:
             if state.claim.on_exceed == "ask" and not state.is_paused:
                 asking = asking or state
                 continue
-            return limit_verdict(state, tier)
+            return limit_verdict(caller, state, tier)
         if asked.balance is None or asked.balance.available < floor or asked.balance.debt:
             return Verdict("refuse", "balance", "the balance does not cover what it costs at least", tier)
         if asking is not None:
@@ -219,7 +218,7 @@ class Explaining:
     ) -> dict[str, Any]:
         policies, most = self._policies(), chosen.amounts.ceiling
         overhead = policies.request_limits.overhead_tokens
-        of = estimate(attempt.terms, policies.hold, policies.approvals, most, overhead_tokens=overhead)
+        of = estimate(attempt.told, policies.hold, policies.approvals, most, overhead_tokens=overhead)
         request, caller = asked.request, asked.caller
         automatic = [each for each in states if each.claim.scope == _automatic(caller)]
         budgets = [each for each in states if each.claim.budget_id]

@@ -10,12 +10,12 @@ from gateway.core.accounts import CounterState
 from gateway.core.allowances import allowance_object, allowance_scope
 from gateway.core.approvals import ApprovalPolicy
 from gateway.core.budgets import budget_object, definition_window
-from gateway.core.directory import Allowance
+from gateway.core.directory import Allowance, BudgetDefinition
 from gateway.core.holds import Measure
 from gateway.core.money import Unit, money_object
 from gateway.core.quotes import Estimate, Tier
 from gateway.core.request_record import rfc3339
-from gateway.flows.account_refusals import find_budget
+from gateway.flows.account_refusals import find_budget, sees_figures
 from gateway.flows.accounts import Request
 from gateway.flows.callers import Caller
 from gateway.flows.limits import LimitState
@@ -32,7 +32,7 @@ class Verdict:
     tier: Tier
 
 
-def limit_verdict(state: LimitState, tier: Tier) -> Verdict:
+def limit_verdict(caller: Caller, state: LimitState, tier: Tier) -> Verdict:
     """Why this limit refuses."""
     claim = state.claim
     if claim.measure is Measure.OPEN:
@@ -41,6 +41,8 @@ def limit_verdict(state: LimitState, tier: Tier) -> Verdict:
         return Verdict("refuse", "share", "what this payer's open requests hold is its share of the account", tier)
     if state.is_paused:
         return Verdict("refuse", "budget", f"the budget {claim.budget_id} is paused until it is resumed", tier)
+    if not sees_figures(caller, *_budget_of(caller, state)):
+        return Verdict("refuse", "budget", f"the budget {claim.budget_id} has too little left", tier)
     left = _money(max(state.left(), 0))["amount"]
     return Verdict("refuse", "budget", f"the budget {claim.budget_id} has {left} USD left, which is too little", tier)
 
@@ -58,7 +60,9 @@ def cost_members(of: Estimate) -> dict[str, Any]:
 def limit_members(caller: Caller, state: LimitState, floor: int, now_ms: int) -> dict[str, Any]:
     """A budget that applies, as the API shows budgets, and whether it would refuse."""
     claim = state.claim
-    definition = find_budget(caller, (claim.budget_id or "").partition("~")[0])
+    budget_id, definition = _budget_of(caller, state)
+    if not sees_figures(caller, budget_id, definition):
+        return {"id": budget_id, "state": "paused" if state.is_paused else "active"}
     told = {"left": _money(max(state.left(), 0)), "refuses": state.refuses(floor)}
     if definition is None:
         resets_at = None if claim.window_ends_at_ms is None else rfc3339(claim.window_ends_at_ms)
@@ -72,6 +76,11 @@ def limit_members(caller: Caller, state: LimitState, floor: int, now_ms: int) ->
         )
         | told
     )
+
+
+def _budget_of(caller: Caller, state: LimitState) -> tuple[str, BudgetDefinition | None]:
+    budget_id = (state.claim.budget_id or "").partition("~")[0]
+    return budget_id, find_budget(caller, budget_id)
 
 
 def allowance_members(allowance: Allowance | None, states: Sequence[LimitState], now_ms: int) -> dict[str, Any] | None:

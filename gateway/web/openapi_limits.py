@@ -135,7 +135,9 @@ _EXPLAINED = record(
     rule=words("key", "suspended", "open_requests", "share", "budget", "balance", "allowance", "tier", "cumulative",
                "free"),
     why=TEXT, tier=_TIERS, model=TEXT, route=TEXT, cost=_COST,
-    limits=items(record(_LIMIT_MAYBE, id=nullable(TEXT), left=usd, refuses=FLAG, **_LIMIT_HIT)),
+    limits=items(either(
+        record(_LIMIT_MAYBE, id=nullable(TEXT), left=usd, refuses=FLAG, **_LIMIT_HIT), ref("BudgetOfOthers")
+    )),
     allowance=nullable(ref("Allowance")),
     approvals=record(
         {"app_may_approve": FLAG, "automatic_left": nullable(usd)},
@@ -165,7 +167,11 @@ _QUESTION = record(
 SCHEMAS: dict[str, Schema] = {
     "Budget": record(_BUDGET_MAYBE, **_BUDGET),
     "BudgetAsked": _BUDGET_ASKED,
-    "LimitHit": record(_LIMIT_MAYBE, id=nullable(TEXT), **_LIMIT_HIT),
+    "LimitHit": either(record(_LIMIT_MAYBE, id=nullable(TEXT), **_LIMIT_HIT), ref("BudgetOfOthers")),
+    "BudgetOfOthers": described(
+        record(id=TEXT, state=words("active", "paused")),
+        "a budget that counts others too, as a person by a token of their own is told of it",
+    ),
     "Allowance": _ALLOWANCE,
     "Quote": record({"passkey_options": described(OBJECT, "for `navigator.credentials.get`")}, **_QUOTE),
     "QuoteAnswered": record(**_QUOTE, status=words("approved", "needs_second_person", "refused")),

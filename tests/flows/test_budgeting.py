@@ -102,8 +102,9 @@ async def test_nothing_passes_a_limit_that_is_set_while_requests_run(parts: Part
 
 
 async def test_a_put_does_not_end_a_pause_that_comes_in_between(parts: Parts) -> None:
-    (made,) = await put(parts, {"limit": usd("0.0001"), "on_exceed": "pause"}, user="alice")
-    await parts.spend(95_000, user="alice", tokens=20)
+    (made,) = await put(parts, {"limit": usd("0.01"), "on_exceed": "pause"}, user="alice")
+    for cost in (5_000_000, 4_995_000):
+        await parts.spend(cost, user="alice", tokens=5_000)
     results = await asyncio.gather(
         *(parts.place(user="alice") for _ in range(5)),
         *(put(parts, {"id": made["id"], "alerts_pct": [pct]}, user="alice") for pct in (10, 20)),

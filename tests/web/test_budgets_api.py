@@ -142,12 +142,47 @@ async def test_lowering_below_what_is_used_pauses_and_loses_nothing(parts: Parts
     ]  # fmt: skip
 
 
+async def _use_up(parts: Parts) -> None:
+    """Of a hundredth of a dollar too little is left for anything."""
+    for cost in (5_000_000, 4_995_000):
+        await parts.spend(cost, user="alice", tokens=5_000)
+
+
+async def test_a_request_that_is_larger_than_what_is_left_pauses_nothing(parts: Parts) -> None:
+    await parts.must("PUT", "/api/budgets", {"limit": usd("0.01"), "on_exceed": "pause"})
+    for spent in (0, 5_000_000):
+        if spent:
+            await parts.spend(spent, user="bob", tokens=5_000)
+        with pytest.raises(PaymentRequired) as refused:
+            await parts.place(user="alice", model="large", text="much to read, " * 60)
+        assert refused.value.code == "budget_exceeded" and refused.value.members["limit"]["state"] == "active"
+        await parts.spend(1_000, user="bob")
+    assert all(entry.action != "budget.pause" for entry in await parts.audited())
+
+
+async def test_what_is_only_held_pauses_nothing(parts: Parts) -> None:
+    await parts.must("PUT", "/api/budgets", {"limit": usd("0.01"), "on_exceed": "pause"})
+    work = await parts.place(user="alice", tokens=9_999)
+    with pytest.raises(PaymentRequired) as refused:
+        await parts.place(user="bob")
+    assert refused.value.code == "budget_exceeded"
+    await parts.ledger.void(work.hold_id, account=work.account)
+    await parts.spend(1_000, user="bob")
+
+
+async def test_a_budget_that_comes_to_exactly_its_limit_is_paused(parts: Parts) -> None:
+    made = await parts.must("PUT", "/api/budgets", {"limit": usd("0.01"), "on_exceed": "pause"})
+    await parts.spend(10_000_000, user="alice", tokens=10_000)
+    (shown,) = (await parts.must("GET", "/api/budgets"))["data"]
+    assert (shown["id"], shown["state"]) == (made["id"], "paused")
+
+
 async def test_a_pause_at_the_limit_stays_until_somebody_resumes_it(parts: Parts) -> None:
-    made = await parts.must("PUT", "/api/budgets", {"limit": usd("0.0001"), "on_exceed": "pause"}, user="alice")
-    await parts.spend(90_000, user="alice", tokens=20)
+    made = await parts.must("PUT", "/api/budgets", {"limit": usd("0.01"), "on_exceed": "pause"}, user="alice")
+    await _use_up(parts)
     with pytest.raises(PaymentRequired) as refused:
         await parts.place(user="alice")
-    assert refused.value.code == "budget_paused"
+    assert refused.value.code == "budget_paused" and refused.value.members["limit"]["state"] == "paused"
     await parts.spend(1_000, user="bob")
     raised = await parts.must("PUT", "/api/budgets", {"limit": usd("1.00"), "id": made["id"]}, user="alice")
     assert raised["state"] == "paused"
@@ -157,9 +192,9 @@ async def test_a_pause_at_the_limit_stays_until_somebody_resumes_it(parts: Parts
 
 
 async def test_a_default_budget_is_resumed_for_the_one_who_is_paused(parts: Parts) -> None:
-    wanted = {"scope": {"user": "*"}, "limit": usd("0.0001"), "on_exceed": "pause", "window": "day"}
+    wanted = {"scope": {"user": "*"}, "limit": usd("0.01"), "on_exceed": "pause", "window": "day"}
     made = await parts.must("PUT", "/api/budgets", wanted)
-    await parts.spend(90_000, user="alice", tokens=20)
+    await _use_up(parts)
     with pytest.raises(PaymentRequired):
         await parts.place(user="alice")
     (shown,) = (await parts.must("GET", "/api/budgets?user=alice"))["data"]

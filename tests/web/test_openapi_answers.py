@@ -315,7 +315,7 @@ async def test_a_used_up_budget_an_empty_wallet_and_a_spent_credit_are_refused_a
     told = await code(await site.ask("POST", CHAT, CHEAP))
     assert told["code"] == "budget_exceeded" and told["limit"]["id"] == budget["id"]
     await site.must("DELETE", f"/api/budgets/{budget['id']}")
-    await site.must("PUT", "/api/budgets", {"limit": "0.0000001", "on_exceed": "pause", "window": "day"})
+    await site.must("PUT", "/api/budgets", {"limit": "0", "on_exceed": "pause", "window": "day"})
     for _ in range(2):
         told = await code(await site.ask("POST", CHAT, CHEAP))
     assert told["code"] == "budget_paused" and told["limit"]["state"] == "paused"

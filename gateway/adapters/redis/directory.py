@@ -273,6 +273,13 @@ class RedisDirectory:
             if await self.change(org_id, part, [write], audit, expected=version, event=event) is not None:
                 return True
 
+    async def pause(
+        self, org_id: str, record_id: str, audit: AuditEntry, *, part: str, expected: int, event: tuple[str, bytes]
+    ) -> bool:
+        """Pause the live record of a budget, unless the part of the directory that it belongs to has changed."""
+        write = (keys.budget_key(keys.tag(org_id), record_id), ("hset", "state", "paused"))
+        return await self.change(org_id, part, [write], audit, expected=expected, event=event) is not None
+
     async def put_allowance(self, allowance: Allowance, audit: AuditEntry, *, expected: int) -> int | None:
         """Write an allowance of a person."""
         name = person_key(allowance.org_id, allowance.person_id)
