@@ -152,8 +152,8 @@ def holding_claims(org: Org, account: str, key_id: str, person_id: str) -> tuple
     """Caps on what is open and held at once, so that nobody freezes the others. A share is one of the account that
     pays: what is held on another one leaves it alone.
 
-    Whoever a request names is the one whose cap it counts on; the key's own is for requests that name nobody. Counted on
-    the key too, the first person of an app with one key would use up the share of all its others. A key that invents
+    Whoever a request names is the one whose cap it counts on; the key's own is for requests that name nobody. Counted
+    on the key too, the first person of an app with one key would use up the share of all its others. A key that invents
     persons to hold more gets so many a minute, and a budget on the key limits all that it holds and spends."""
     who = f"{org.org_id}&user={encoded(person_id)}" if person_id else f"{org.org_id}&key={key_id}"
     claims = []
