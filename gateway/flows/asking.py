@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from msgspec.structs import replace
 
 from gateway.core.approvals import ApprovalPolicy, tier_of
+from gateway.core.errors import Unavailable
 from gateway.core.questions import Question
 from gateway.core.terms import Terms
 from gateway.people_ports import Questions
@@ -37,24 +39,27 @@ class AskDesk:
         self._system = system
 
     async def ask(self, question: Question) -> Question:
-        """Put a question and wait for its end. `state` of what comes back is approved, stopped or expired."""
+        """Put a question and wait for its end. `state` of what comes back is approved, stopped or expired. A store that
+        is away meanwhile is asked again. Errors: Unavailable, where the question cannot be put."""
         await self._questions.ask(question)
         deadline = asyncio.get_running_loop().time() + (question.expires_at_ms - question.asked_at_ms) / 1_000
         while True:
             await asyncio.sleep(POLL_S)
-            found = await self._questions.find(question.hold_id)
-            if found is not None and found.overage_id == question.overage_id and found.state != "open":
-                return found
+            with suppress(Unavailable):
+                found = await self._questions.find(question.hold_id)
+                if found is not None and found.overage_id == question.overage_id and found.state != "open":
+                    return found
             if asyncio.get_running_loop().time() >= deadline:
                 return await self._expired(question)
 
     async def _expired(self, question: Question) -> Question:
         """Nobody answered; or somebody did in the last moment, which counts."""
         after = replace(question, state="expired")
-        if await self._questions.answer(question, after, None):
-            return after
-        found = await self._questions.find(question.hold_id)
-        return found if found is not None and found.overage_id == question.overage_id else after
+        with suppress(Unavailable):
+            if not await self._questions.answer(question, after, None):
+                found = await self._questions.find(question.hold_id)
+                return found if found is not None and found.overage_id == question.overage_id else after
+        return after
 
     async def raise_hold(self, hold_id: str, ceiling: int, lifts: tuple[str, ...]) -> None:
         """Let the hold grow up to what was agreed."""

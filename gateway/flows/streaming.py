@@ -17,15 +17,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gateway.core.errors import Unavailable
-from gateway.core.holds import Extended, Refusal, Refused
 from gateway.core.metering import StreamReader
 from gateway.core.request_record import outcome_json
-from gateway.core.terms import HoldPolicy, Terms, ceiling_tokens
+from gateway.core.terms import HoldPolicy, Terms
 from gateway.core.usage import Basis, Usage
 from gateway.flows.asking import Asker
 from gateway.flows.checkpoints import Checkpoints
 from gateway.flows.delivered import Delivered
 from gateway.flows.stream_ends import Sink, Source, why_broken
+from gateway.flows.stream_purse import StreamPurse
 from gateway.ports import Ledger
 
 log = logging.getLogger("farebox.relay")
@@ -57,24 +57,20 @@ class MeteredStream:
         ceiling: int | None = None,
         asker: Asker | None = None,
     ) -> None:
-        self.reader, self.terms, self.granted = reader, terms, granted
+        self.reader = reader
         self.cut: str | None = None
         self.failure: str | None = None
         self.tail = b""
-        self._source, self._sink, self._ledger = source, sink, ledger
-        self._hold_id, self._policy = hold_id, policy
-        self._bound_input = bound_input
+        self._source, self._sink, self._hold_id = source, sink, hold_id
+        self._purse = StreamPurse(
+            ledger, hold_id, policy, terms=terms, granted=granted, ceiling=ceiling, bound_input=bound_input
+        )
         self._delivered = Delivered(reader, count_input=count_input, has_unseen_input=has_unseen_input)
         self._drain_on_disconnect = drain_on_disconnect
-        self._ceiling = ceiling  # what was agreed to, where somebody agreed
         self._asker = asker
         self._asking: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self.finished: asyncio.Future[None] = self._loop.create_future()
-        self._most_tokens = ceiling_tokens(terms.facts, policy)
-        self._paid_tokens = self._bought()
-        self._step_tokens = policy.first_step_tokens
-        self._exhausted = self._limited = False  # an extension brought too little; it was a budget that refused it
         self._extending: asyncio.Task[None] | None = None
         self._held: bytes | None = None  # a piece that waits for money
         self._upstream_over = self._gone = False
@@ -84,6 +80,16 @@ class MeteredStream:
             ledger, hold_id, policy, renewed_at_s=renewed_at_s, first_at_s=self.last_data_at,
             earned=self._told, lost=self.stop,
         )  # fmt: skip
+
+    @property
+    def terms(self) -> Terms:
+        """The request's prices, its input counted exactly where that was needed."""
+        return self._purse.terms
+
+    @property
+    def granted(self) -> int:
+        """What the hold has."""
+        return self._purse.granted
 
     def start(self) -> None:
         """Begin to forward. Call once. Nothing is read for a client that went before anything could be sent."""
@@ -109,8 +115,8 @@ class MeteredStream:
         if self._held is not None:  # cannot happen while the source is paused, but must not be lost if it does
             self._held += forward
             return
-        bound = self.reader.output_bound()
-        if bound > self._paid_tokens and self.reader.count() > self._paid_tokens:
+        bound, purse = self.reader.output_bound(), self._purse
+        if bound > purse.paid_tokens and self.reader.count() > purse.paid_tokens:
             self._held = forward
             self._source.pause()
             self._extend()
@@ -120,7 +126,7 @@ class MeteredStream:
             self.stop("lease")
             return
         self._forward(forward)
-        if bound > self._paid_tokens - self._step_tokens // 2 and not self._exhausted and self._extending is None:
+        if bound > purse.paid_tokens - purse.step_tokens // 2 and not purse.exhausted and self._extending is None:
             self._extend_if_near()
 
     def _forward(self, forward: bytes) -> None:
@@ -130,13 +136,18 @@ class MeteredStream:
     def drained(self) -> None:
         """The client has caught up."""
         if self._held is None:
-            self._source.resume()
+            self._resume()
+
+    def _resume(self) -> None:
+        """The upstream may go on; while it could not, its silence was none."""
+        self.last_data_at = self._loop.time()
+        self._source.resume()
 
     def client_gone(self) -> None:
         """The client has hung up: it pays for what was delivered, or for all where the upstream bills regardless."""
         self._gone = True
         if self._drain_on_disconnect or self._delivered.owes_unseen(self.terms.facts):
-            self._source.resume()
+            self.drained()
             return
         if self._held is not None:
             self.reader.fit(self._held, 0)
@@ -165,7 +176,8 @@ class MeteredStream:
 
     def _extend_if_near(self) -> None:
         # The count is dear: not where everything that the request allows is reserved already.
-        if self._paid_tokens < self._most_tokens and self.reader.count() > self._paid_tokens - self._step_tokens // 2:
+        paid, step = self._purse.paid_tokens, self._purse.step_tokens
+        if paid < self._purse.most_tokens and self.reader.count() > paid - step // 2:
             self._extend()
 
     def _extend(self) -> None:
@@ -176,24 +188,21 @@ class MeteredStream:
         """Whatever goes wrong beside the stream ends it: a client must not wait for money that nobody fetches."""
         try:
             await work
+        except Unavailable:
+            if self._held is not None and not self.finished.done():
+                self._cut_held("store")
         except Exception:
             log.exception("hold %s: the stream could not be metered", self._hold_id)
             self.stop("unmetered")
 
     async def _extend_hold(self) -> None:
-        """Reserve the next step, then let go what waited for it, or cut."""
+        """Reserve the next step, then let go what waited for it, or cut. Errors: Unavailable."""
+        purse = self._purse
         try:
-            if self._paid_tokens < self._most_tokens:
-                self._step_tokens = min(self._step_tokens * 2, self._policy.greatest_step_tokens)
-                want = min(max(self.reader.count(), self._paid_tokens) + self._step_tokens, self._most_tokens)
-                await self._reserve_in_time(self.terms.bound(want))
-            if self._held is not None and self.reader.count() > self._paid_tokens:
-                self._count_input_exactly()
-        except Unavailable:
-            if self._held is not None and not self.finished.done():
-                self._extending = None
-                self._cut_held("store")
-            return
+            if purse.paid_tokens < purse.most_tokens:
+                await self._reserve_in_time(purse.step(self.reader.count()))
+            if self._held is not None and self.reader.count() > purse.paid_tokens:
+                purse.count_input_exactly()
         finally:
             self._extending = None
         self._release_held()
@@ -203,88 +212,60 @@ class MeteredStream:
         certainly lives. Errors: Unavailable."""
         while True:
             try:
-                return await self._reserve(total)
+                if not await self._purse.reserve(total):
+                    self.stop("hold_ended")
+                return
             except Unavailable:
                 lives = self._loop.time() < self._checkpoints.live_until_s
                 if self._held is None or self.finished.done() or not lives:
                     raise
             await asyncio.sleep(RESERVE_AGAIN_S)
 
-    async def _reserve(self, total: int) -> None:
-        total = total if self._ceiling is None else min(total, self._ceiling)
-        answer = await self._ledger.extend_to(self._hold_id, total)
-        match answer:
-            case Extended(granted=granted, available=available):
-                self._exhausted = granted < total
-                # Money was left, and more was asked for: it was a scope that allowed no more.
-                self._limited = self._exhausted and available > 0
-                self.granted = max(granted, self.granted)
-                self._paid_tokens = max(self._bought(), self._paid_tokens)
-            case Refused(reason=Refusal.NOT_OPEN):
-                self.stop("hold_ended")
-            case Refused(reason=reason):
-                self._exhausted = True
-                self._limited = reason in {Refusal.LIMIT, Refusal.PAUSED}
-
-    def _count_input_exactly(self) -> None:
-        """The bytes of a request bound its tokens loosely; where the money ends, the difference buys output."""
-        self.terms = self.terms.with_input(self._bound_input())
-        self._paid_tokens = max(self._bought(), self._paid_tokens)
-
-    def _bought(self) -> int:
-        """What the hold pays for, never more than the request allows: an upstream may ignore a limit."""
-        return min(self.terms.tokens_bought(self.granted), self._most_tokens)
-
     def _release_held(self) -> None:
         held = self._held
         if held is None or self.finished.done():
             return
-        if self.reader.count() > self._paid_tokens:
-            why = self._why_cut()
-            if self._asker is not None and self._asker.asks_about(why) and not self._gone:
-                if self._asking is None:
-                    self._asking = self._loop.create_task(self._guarded(self._ask(self._asker, why)))
-            else:
-                self._cut_held(why)
+        if self.reader.count() > self._purse.paid_tokens:
+            self._ask_or_cut(self._purse.why_spent())
             return
         self._held = None
         self._forward(held)
         if self._upstream_over:
             self._close_reader()
         elif self._sink.blocked_since is None or self._gone:
-            self._source.resume()
+            self._resume()
 
-    def _why_cut(self) -> str:
-        if self._paid_tokens >= self._most_tokens:
-            return "limit"  # the request's own
-        if self._ceiling is not None and self.granted >= self._ceiling:
-            return "cap"
-        return "budget" if self._limited else "credit"
+    def _ask_or_cut(self, why: str) -> None:
+        asker = self._asker
+        asks = asker is not None and not self._gone and asker.asks_about(why)
+        if asker is None or not asks or not self._purse.a_yes_helps(why, self.reader.count()):
+            self._cut_held(why)
+        elif self._asking is None:
+            self._asking = self._loop.create_task(self._guarded(self._ask(asker, why)))
 
     async def _ask(self, asker: Asker, why: str) -> None:
         """The stream stands still while somebody is asked for more. Yes: it goes on where it stood; no, or silence: it
-        ends here."""
-        shrunk = await self._ledger.shrink_to(self._hold_id, self.earned() + asker.margin(self.terms))
-        if isinstance(shrunk, Refused):
+        ends here. Errors: Unavailable."""
+        purse = self._purse
+        purse.note_question(why)
+        if not await purse.shrink(self.earned() + asker.margin(purse.terms)):
             self.stop("hold_ended")
             return
-        self.granted = shrunk.granted
-        self._paid_tokens = self._bought()
-        want = self.terms.bound(min(self.reader.count() + self._policy.greatest_step_tokens, self._most_tokens))
-        agreed = await asker.ask(current_cost=self.earned(), granted=self.granted, needed=want, reason=why)
+        want = purse.greatest_step(self.reader.count())
+        agreed = await asker.ask(current_cost=self.earned(), granted=purse.granted, needed=want, reason=why)
         self._asking = None
         if self.finished.done():
             return
         if agreed is None:
             self._cut_held(why)
             return
-        self._ceiling, self._limited = agreed, False
-        await self._reserve_in_time(min(want, agreed))
+        purse.agree(agreed)
+        await self._reserve_in_time(want)
         self._release_held()
 
     def _cut_held(self, why: str) -> None:
         held, self._held = self._held or b"", None
-        fits = self.reader.fit(held, self._paid_tokens)
+        fits = self.reader.fit(held, self._purse.paid_tokens)
         if fits and not self._gone:
             self._sink.write(fits)
         self.stop(why)
@@ -313,7 +294,8 @@ class MeteredStream:
         """Called about once a second while the stream runs: checkpoints, stalls, readers that take nothing."""
         if self.finished.done():
             return
-        blocked_since = self._sink.blocked_since
+        # A client that has gone blocks nothing: where its stream goes on, that is for what is owed.
+        blocked_since = None if self._gone else self._sink.blocked_since
         if blocked_since is not None and now - blocked_since > stalled_reader_s:
             self._sink.cut_off()
             self.client_gone()

@@ -130,9 +130,10 @@ class Outlet:
         self.release()
 
     def cut_off(self) -> None:
-        """Give up on a client that takes nothing."""
+        """Give up on a client that takes nothing. What its request owes may go on, and waits for nobody."""
         if self._pump is not None:
             self._pump.cancel()
+        self._pump = self.blocked_since = None
         self._queue.clear()
         self.gone = True
 

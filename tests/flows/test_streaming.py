@@ -3,210 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stream_parts import INPUT_COUNTED, POLICY, Client, World, play, split, tokens
 from stream_samples import chat
 
-from gateway.core.answers.registry import reader_for
-from gateway.core.errors import Unavailable
-from gateway.core.facts import RequestFacts
 from gateway.core.holds import Extended, Refusal, Refused, Renewed
-from gateway.core.money import NO_RATE, Unit
-from gateway.core.operations import Operation
-from gateway.core.price_cards import Band, PriceCard, TokenPrices
-from gateway.core.terms import HoldPolicy, Terms
 from gateway.core.usage import Basis, Usage
 from gateway.flows.checkpoints import RENEWAL_MARGIN_S
-from gateway.flows.streaming import MeteredStream
-
-# One nanousd a token of input, two a token of output.
-PRICES = TokenPrices(
-    input=1_000, cached_input=1_000, cache_write=1_000, cache_write_1h=1_000, output=2_000, reasoning=2_000
-)
-BANDS = (Band(-1, PRICES),)
-CARD = PriceCard(provider="p", model="m", bands=BANDS, bounds=MappingProxyType({"": BANDS}))
-POLICY = HoldPolicy(first_step_tokens=8, greatest_step_tokens=32)
-INPUT_BOUND, INPUT_COUNTED = 50, 10
-
-
-class Upstream:
-    """Gives its pieces when the test says so; `paused` and `aborted` tell what was asked of it."""
-
-    def __init__(self) -> None:
-        self.complete = False
-        self.failure: str | None = None
-        self.paused = self.aborted = False
-        self._sink: Callable[[bytes], None] = lambda _: None
-        self._ended: Callable[[], None] = lambda: None
-
-    def stream(self, sink: Callable[[bytes], None], ended: Callable[[], None]) -> None:
-        self._sink, self._ended = sink, ended
-
-    def pause(self) -> None:
-        self.paused = True
-
-    def resume(self) -> None:
-        self.paused = False
-
-    def abort(self) -> None:
-        self.aborted = True
-
-    async def send(self, data: bytes) -> None:
-        while self.paused and not self.aborted:
-            await asyncio.sleep(0)
-        if not self.aborted:
-            self._sink(data)
-
-    async def end(self, failure: str | None = None) -> None:
-        while self.paused and not self.aborted:
-            await asyncio.sleep(0)
-        if not self.aborted:
-            self.complete, self.failure = failure is None, failure
-            self._ended()
-
-
-class Client:
-    """Takes everything, or nothing for a while."""
-
-    def __init__(self) -> None:
-        self.received = b""
-        self.gone = False
-        self.blocked_since: float | None = None
-
-    def write(self, data: bytes) -> bool:
-        self.received += data
-        return self.blocked_since is None
-
-    def cut_off(self) -> None:
-        self.gone = True
-
-
-class Credit:
-    """A ledger with one hold and `available` besides it."""
-
-    def __init__(self, held: int, available: int) -> None:
-        self.held, self.available = held, available
-        self.checkpoints: list[int] = []
-        self.outcome: dict[str, Any] = {}
-        self.answer: Refused | None = None
-        self.away = False
-
-    async def extend_to(self, _hold_id: str, total: int) -> Extended | Refused:
-        await asyncio.sleep(0)
-        if self.away:
-            raise Unavailable("away")
-        if self.answer is not None:
-            return self.answer
-        more = min(max(total - self.held, 0), self.available)
-        self.held, self.available = self.held + more, self.available - more
-        return Extended(self.held, self.available)
-
-    async def shrink_to(self, _hold_id: str, total: int) -> Extended | Refused:
-        less = max(self.held - max(total, *self.checkpoints, 0), 0)
-        self.held, self.available = self.held - less, self.available + less
-        return Extended(self.held, self.available)
-
-    async def checkpoint(self, _hold_id: str, earned: int, *, outcome: bytes) -> Renewed | Refused:
-        if self.away:
-            raise Unavailable("away")
-        if self.answer is not None:
-            return self.answer
-        self.checkpoints.append(earned)
-        self.outcome = json.loads(outcome)
-        return Renewed(earned)
-
-
-class World:
-    """One stream and what stands around it."""
-
-    def __init__(
-        self,
-        *,
-        credit: int,
-        limit: int | None = None,
-        drain: bool = False,
-        shows_all: bool = True,
-        unseen: bool = False,
-        start: bool = True,
-        policy: HoldPolicy = POLICY,
-        ceiling: int | None = None,
-        asker: Any = None,
-    ) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.upstream, self.client = Upstream(), Client()
-        facts = RequestFacts(
-            "m",
-            stream=True,
-            shows_all=shows_all,
-            asks_usage=True,
-            input_bound_tokens=INPUT_BOUND,
-            output_limit_tokens=limit,
-        )
-        terms = Terms(CARD, facts, Unit.NANOUSD, NO_RATE)
-        first = min(terms.bound(min(POLICY.first_step_tokens, limit or 8)), credit)
-        self.credit = Credit(first, credit - first)
-        self.stream = MeteredStream(
-            source=self.upstream,
-            sink=self.client,
-            reader=reader_for(
-                Operation.CHAT, counter=lambda text: len(text) // 4, strip_usage=False, client_asked_usage=True
-            ),
-            ledger=self.credit,  # type: ignore[arg-type]
-            hold_id="ho_00",
-            terms=terms,
-            granted=first,
-            policy=policy,
-            count_input=lambda: INPUT_COUNTED,
-            bound_input=lambda: INPUT_COUNTED,
-            renewed_at_s=self.loop.time(),
-            drain_on_disconnect=drain,
-            has_unseen_input=unseen,
-            ceiling=ceiling,
-            asker=asker,
-        )
-        if start:
-            self.stream.start()
-
-    def tick(self, after_s: float = 0.0, **limits: Any) -> None:
-        settings = {"read_timeout_s": 100.0, "stalled_reader_s": 60.0, **limits}
-        self.stream.tick(self.loop.time() + after_s, **settings)
-
-    async def finished(self) -> None:
-        await asyncio.wait_for(self.stream.finished, 5)
-        await self.stream.settle_tasks()
-
-    def cost(self) -> int:
-        usage, _ = self.stream.usage()
-        return self.stream.terms.amount(usage)
-
-
-def tokens(count: int) -> list[str]:
-    return [" abc"] * count
-
-
-def split(data: bytes, sizes: list[int]) -> list[bytes]:
-    pieces: list[bytes] = []
-    at = 0
-    while at < len(data):
-        size = sizes[len(pieces) % len(sizes)]
-        pieces.append(data[at : at + size])
-        at += size
-    return pieces
-
-
-async def play(world: World, pieces: list[bytes]) -> None:
-    for piece in pieces:
-        await world.upstream.send(piece)
-        await asyncio.sleep(0)
-    await world.upstream.end()
-    await world.finished()
+from gateway.web.outlet import Outlet
 
 
 async def test_with_money_enough_everything_comes_through_untouched() -> None:
@@ -460,6 +269,79 @@ async def test_a_client_that_takes_nothing_is_cut_and_the_upstream_waits_meanwhi
     assert world.upstream.aborted
 
 
+GOES_ON: tuple[dict[str, Any], ...] = ({"drain": True}, {"shows_all": False}, {"unseen": True})
+
+
+async def blocked_outlet() -> Outlet:
+    """The client's real side, whose socket takes nothing."""
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nobody hangs up")
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    return Outlet(receive, send)
+
+
+@pytest.mark.parametrize("real", [False, True], ids=["scripted", "outlet"])
+@pytest.mark.parametrize("owes", GOES_ON, ids=["drain", "reasoning", "conversation"])
+async def test_who_stalls_pays_what_the_stream_owes_as_who_hangs_up_does(owes: dict[str, Any], real: bool) -> None:
+    sample = chat(tokens(200))
+    policy = replace(POLICY, hold_lifetime_s=RENEWAL_MARGIN_S + 0.3, checkpoint_interval_s=0.05)
+    sink: Any = await blocked_outlet() if real else Client()
+    world = World(credit=100_000, policy=policy, sink=sink, **owes)
+    if real:
+        await sink.begin(200, [], on_gone=world.stream.client_gone, on_drained=world.stream.drained)
+    else:
+        sink.blocked_since = world.loop.time()
+    pieces = split(sample.data, [300])
+    await world.upstream.send(pieces[0])
+    assert sink.blocked_since is not None and world.upstream.paused
+    world.stream.last_data_at -= 61  # it was paused for so long
+    sink.blocked_since -= 61
+    world.tick(read_timeout_s=30.0)
+    assert sink.gone and not world.upstream.paused and not world.upstream.aborted
+    for _ in range(8):  # longer than the hold lives without checkpoints
+        await asyncio.sleep(0.05)
+        world.tick(read_timeout_s=30.0)
+    await play(world, pieces[1:])
+    usage, basis = world.stream.usage()
+    assert world.stream.failure is None
+    assert (usage.input_tokens, usage.output_tokens, basis) == (
+        sample.input_tokens,
+        sample.output_tokens,
+        Basis.REPORTED,
+    )
+    assert sink.blocked_since is None
+
+
+async def test_an_upstream_that_stalls_is_given_up_also_when_nobody_reads() -> None:
+    world = World(credit=10_000, drain=True)
+    world.client.blocked_since = world.loop.time() - 61
+    await world.upstream.send(chat(tokens(2)).data[:700])
+    world.tick(read_timeout_s=10.0)
+    assert world.client.gone
+    world.tick(9.0, read_timeout_s=10.0)
+    assert not world.stream.finished.done()
+    world.tick(11.0, read_timeout_s=10.0)
+    await world.finished()
+    assert world.stream.failure == "upstream_stalled"
+
+
+async def test_an_upstream_that_waited_for_a_slow_client_was_not_silent() -> None:
+    world = World(credit=10_000)
+    world.client.blocked_since = world.loop.time()
+    world.upstream._sink(chat(tokens(2)).data[:700])
+    world.stream.last_data_at -= 59
+    world.client.blocked_since = None
+    world.stream.drained()
+    world.tick(1.0, read_timeout_s=30.0)
+    assert world.stream.failure is None
+
+
 async def test_a_client_that_catches_up_lets_the_upstream_go_on() -> None:
     world = World(credit=10_000)
     world.client.blocked_since = world.loop.time()
@@ -490,52 +372,3 @@ async def test_what_goes_wrong_while_money_is_fetched_ends_the_stream_instead_of
     await play(world, split(chat(tokens(100)).data, [500]))
     assert world.stream.failure == "unmetered"
     assert world.cost() <= world.credit.held
-
-
-class Person:
-    """Somebody who takes their time to answer."""
-
-    def __init__(self, agreed: int | None) -> None:
-        self.agreed, self.asked, self.answered = agreed, asyncio.Event(), asyncio.Event()
-        self.told: dict[str, Any] = {}
-
-    def asks_about(self, why: str) -> bool:
-        return why == "cap"
-
-    def margin(self, terms: Terms) -> int:
-        return terms.bound(4) - terms.bound(0)
-
-    def keep_alive(self, now: float) -> bytes:
-        return b": waiting\n\n"
-
-    async def ask(self, **told: Any) -> int | None:
-        self.told = told
-        self.asked.set()
-        await self.answered.wait()
-        return self.agreed
-
-
-@pytest.mark.parametrize("agreed", [None, 2_000])
-async def test_a_stream_that_waits_has_earned_what_was_delivered_and_frees_the_rest(agreed: int | None) -> None:
-    sample = chat(tokens(200), usage=False)
-    person = Person(agreed)
-    world = World(credit=2_000, ceiling=INPUT_COUNTED + 2 * 40, asker=person)
-    pieces = split(sample.data, [len(sample.data) // 8])  # about 25 tokens each: the second one does not fit
-    playing = asyncio.create_task(play(world, pieces))
-    await asyncio.wait_for(person.asked.wait(), 5)
-    delivered = world.client.received.count(b'"content":" abc"')
-    worth = INPUT_COUNTED + 2 * delivered
-    assert person.told["current_cost"] == worth == world.stream.earned()
-    assert world.credit.held == worth + 2 * 4, "what it earned and a margin"
-    world.tick(after_s=POLICY.checkpoint_interval_s + 1)
-    await asyncio.sleep(0.01)
-    assert world.credit.checkpoints[-1] == worth, "a worker that dies now charges no more"
-    person.answered.set()
-    await playing
-    received = world.client.received.replace(b": waiting\n\n", b"")
-    if agreed is None:
-        assert (world.stream.cut, world.upstream.aborted) == ("cap", True)
-        assert sample.data.startswith(received) and world.cost() <= INPUT_COUNTED + 2 * 40
-    else:
-        assert received + world.stream.tail == sample.data
-        assert world.cost() == INPUT_COUNTED + 2 * 200
