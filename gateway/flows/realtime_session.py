@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gateway.core.errors import Unavailable
-from gateway.core.holds import Extended
+from gateway.core.holds import Extended, Refusal
 from gateway.core.money import amount_of
 from gateway.core.realtime import RealtimeMeter
 from gateway.core.realtime_events import RealtimeEvent, error_event, event_id_of, read_event
@@ -29,7 +29,11 @@ AGE_MARGIN_S = 30.0
 # RFC 6455: a policy was broken; the server goes away; something went wrong here.
 POLICY, GOING_AWAY, FAILED = 1008, 1001, 1011
 _PASSED_ON = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
-_MONEY = "the credit does not cover another response: buy more, and connect again"
+_WHY_CUT = {
+    "credit": "the credit does not cover another response: buy more, and connect again",
+    "budget": "a budget does not allow another response",
+    "cap": "another response may cost more than this session was allowed: connect again",
+}
 
 
 class Client(Protocol):
@@ -43,7 +47,7 @@ class Client(Protocol):
 
 
 class RealtimeSession:
-    """One running session. After `run`: `cut` (None, "credit" or "cap") and `failure` say how it ended."""
+    """One running session. After `run`: `cut` (None, "credit", "budget" or "cap") and `failure` say how it ended."""
 
     def __init__(
         self,
@@ -190,8 +194,17 @@ class RealtimeSession:
             answer = await self._ledger.extend_to(self._work.hold_id, total)
             if isinstance(answer, Extended):
                 self._granted = self._work.granted = max(answer.granted, self._granted)
-        self._short_of = "cap" if total > self._most else "credit"
-        return total <= self._granted
+                limited = answer.available > 0  # money was left: it was a scope that allowed no more
+            else:
+                limited = answer.reason in {Refusal.LIMIT, Refusal.PAUSED}
+        if total <= self._granted:
+            return True
+        agreed = self._work.ceiling
+        if total > self._most or (agreed is not None and self._granted >= agreed):
+            self._short_of = "cap"
+        else:
+            self._short_of = "budget" if limited else "credit"
+        return False
 
     def _gone(self) -> None:
         self._client_gone = True
@@ -227,7 +240,8 @@ class RealtimeSession:
             log.info("hold %s: the client did not take the end of its session", self._work.hold_id)
 
     async def _tell_money(self) -> None:
-        await self._tell(_MONEY, code="payment_required", kind="insufficient_quota", cause=self._cause)
+        why = _WHY_CUT[self._short_of]
+        await self._tell(why, code="payment_required", kind="insufficient_quota", cause=self._cause)
 
     async def _tell_error(self, message: str, *, code: str, event: RealtimeEvent) -> None:
         await self._tell(message, code=code, kind="invalid_request_error", cause=event_id_of(event))

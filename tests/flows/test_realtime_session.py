@@ -72,14 +72,18 @@ class Client(Side):
         events = [json.loads(frame) for frame in self.told]
         return [event["error"]["code"] for event in events if event["type"] == "error"]
 
+    def message(self) -> str:
+        return str(json.loads(self.told[-1])["error"]["message"])
+
 
 class Credit:
-    """A ledger with one hold and `available` besides it."""
+    """A ledger with one hold and `available` besides it; a limit lets the hold have `most`."""
 
     def __init__(self, held: int, available: int) -> None:
         self.held, self.available = held, available
         self.earned: list[int] = []
         self.away = self.closed = False
+        self.most = 2**53
 
     async def extend_to(self, _hold_id: str, total: int) -> Extended | Refused:
         await asyncio.sleep(0)
@@ -87,7 +91,7 @@ class Credit:
             raise Unavailable("away")
         if self.closed:
             return Refused(Refusal.NOT_OPEN)
-        more = min(max(total - self.held, 0), self.available)
+        more = min(max(min(total, self.most) - self.held, 0), self.available)
         self.held, self.available = self.held + more, self.available - more
         return Extended(self.held, self.available)
 
@@ -226,6 +230,24 @@ async def test_the_policys_ceiling_ends_a_session_as_a_cap() -> None:
     scene.client.says.put_nowait(ASK)
     await scene.end()
     assert scene.session.cut == "cap"
+
+
+async def test_an_agreed_maximum_ends_a_session_as_a_cap_and_says_so() -> None:
+    scene = Scene(held=100, available=5_000)
+    scene.credit.most = scene.work.ceiling = 100
+    scene.client.says.put_nowait(ASK)
+    await scene.end()
+    assert scene.session.cut == "cap" and scene.client.closed == (1008, "payment_required")
+    assert "connect again" in scene.client.message() and "credit" not in scene.client.message()
+
+
+async def test_a_budget_that_ends_a_session_is_named() -> None:
+    scene = Scene(held=100, available=5_000)
+    scene.credit.most = 120
+    scene.client.says.put_nowait(ASK)
+    await scene.end()
+    assert scene.session.cut == "budget" and scene.client.errors() == ["payment_required"]
+    assert "budget" in scene.client.message()
 
 
 async def test_too_many_responses_at_once_are_refused_and_the_session_goes_on() -> None:
