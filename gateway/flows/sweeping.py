@@ -73,15 +73,21 @@ class HoldSweep:
         self._monotonic_s = monotonic_s
 
     async def once(self) -> HoldsSwept:
-        """One turn. Errors: Unavailable."""
+        """One turn. A hold that cannot be expired keeps no other from it. Errors: Unavailable."""
         clocks = await self._store_clock()
         if not self._guard.trusted(clocks, int(self._monotonic_s() * 1000)):
             return HoldsSwept(waiting=True)
         overdue = await self._overdue(min(clocks.values()))
         expired = 0
         for start in range(0, len(overdue), _HOLDS_AT_ONCE):
-            answers = await asyncio.gather(*map(self._holds.expire, overdue[start : start + _HOLDS_AT_ONCE]))
+            batch = overdue[start : start + _HOLDS_AT_ONCE]
+            answers = await asyncio.gather(*map(self._holds.expire, batch), return_exceptions=True)
             expired += sum(isinstance(answer, Posted) for answer in answers)
+            for hold_id, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, Unavailable):
+                    raise answer
+                if isinstance(answer, BaseException):
+                    _log.error("hold %s cannot be expired", hold_id, exc_info=answer)
         return HoldsSwept(expired, len(overdue) - expired)
 
     async def _overdue(self, now_ms: int) -> list[str]:
