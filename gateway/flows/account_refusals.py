@@ -107,8 +107,7 @@ class AccountRefusals:
             message = f"{hit.held} requests of this payer are open, which is the most at once"
             return RateLimited(message, retry_after_s=1)
         if hit.measure is Measure.SHARE:
-            message = "what this payer's open requests hold is its share of the account"
-            return PaymentRequired(message, members=_balance(caller, refused) | {"payment_methods": []})
+            return PaymentRequired(why_share(hit.held), members=_balance(caller, refused) | {"payment_methods": []})
         if hit.measure is Measure.QUOTE:
             top = money_object(hit.limit, Unit.NANOUSD)
             message = "what was approved is less than this request costs at least"
@@ -140,6 +139,13 @@ class AccountRefusals:
         }
         message = words.get(reason, "there is no such quote")
         return Conflict(message, code=reason.value, param="farebox-quote", members=state)
+
+
+def why_share(held: int) -> str:
+    """Why a payer's share of the account refuses."""
+    if held:
+        return "this payer's open requests hold its share of the account: wait until some end, or pay in more"
+    return "this request may cost more than the share of the account that one payer may hold at once"
 
 
 def is_spent(hit: LimitHit, floor: int) -> bool:

@@ -40,6 +40,7 @@ from gateway.ports import Ledger, System
 # Each thing that can be mended once, and some more for races. An allowance that is used up takes none of them.
 PLACE_ATTEMPTS = 8
 QUOTE_TAIL = 26
+_TOO_LITTLE = frozenset({Refusal.LIMIT, Refusal.INSUFFICIENT})
 
 
 class Request(Protocol):
@@ -100,6 +101,7 @@ class AccountDesk:
         now_ms = int(self._system.now_s() * 1_000)
         terms = Terms(request.card, request.facts, Unit.NANOUSD, NO_RATE)
         attempt = Attempt(terms, self._standing(call, caller, request, now_ms), now_ms)
+        attempt.whole = bool(attempt.standing.asks) and not (request.facts.stream and request.facts.shows_all)
         attempts_left = PLACE_ATTEMPTS - 1
         while True:
             chosen = choose(call, caller, attempt, policy, self._policies())
@@ -119,6 +121,9 @@ class AccountDesk:
                     closer = await self._counting.closer(request, attempt.terms, call)
                     attempt.count_input(closer, exact=self._counting.is_exact(request))
                 return self._work(call, caller, attempt, chosen, policy, answer, placed_at_s)
+            if attempt.whole and answer.reason in _TOO_LITTLE and not _asks(answer):
+                attempt.whole = False  # where nobody is asked, less is better than nothing
+                continue
             tried = attempt.tried
             if not attempts_left or not await self._mended(call, caller, request, attempt, answer):
                 raise await self._refused(call, caller, request, attempt, chosen, policy, answer)
@@ -190,7 +195,7 @@ class AccountDesk:
         return PlaceHold(
             hold_id=hold_of_request(call.request_id),
             account=caller.account,
-            floor=amounts.floor,
+            floor=amounts.ceiling if attempt.whole and chosen.rule != "quote" else amounts.floor,
             first=amounts.first,
             ceiling=amounts.ceiling,
             rate=NO_RATE,
@@ -279,7 +284,7 @@ class AccountDesk:
         refused: Refused,
     ) -> Exception:  # fmt: skip
         hit = refused.limit
-        if refused.reason is Refusal.LIMIT and hit is not None and hit.on_exceed == "ask" and hit.budget_id:
+        if hit is not None and hit.budget_id and _asks(refused):
             before = await self._refusals.lifted_by(caller)
             return await self._ask(
                 call, caller, request, attempt, chosen, policy, lifts=tuple(dict.fromkeys((*before, hit.budget_id)))
@@ -298,3 +303,9 @@ class AccountDesk:
             await self._ledger.void(hold.hold_id, account=hold.account)
         except Unavailable:
             return  # the store is still away: the sweeper expires the hold, if there is one, at nothing
+
+
+def _asks(refused: Refused) -> bool:
+    """Whether a budget refused that asks at its limit."""
+    hit = refused.limit
+    return refused.reason is Refusal.LIMIT and hit is not None and hit.on_exceed == "ask" and bool(hit.budget_id)

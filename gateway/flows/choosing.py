@@ -27,13 +27,15 @@ ASKED = ("tier", "cumulative")
 
 
 class Attempt(Struct):
-    """What the next attempt to place is made with. `tried`: allowances that are used up."""
+    """What the next attempt to place is made with. `tried`: allowances that are used up. `whole`: all that the request
+    allows or nothing, because a budget that asks is asked before an answer is cut short; streams ask in mid-stream."""
 
     terms: Terms
     standing: Standing
     now_ms: int
     tried: tuple[str, ...] = ()
     escalated: bool = False  # the automatic sum is used up
+    whole: bool = False
     counted: bool = False
     guessed: Terms | None = None  # from before a count that is an estimate with a margin: too high to tell of
 

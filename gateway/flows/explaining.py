@@ -199,13 +199,16 @@ class Explaining:
         if caller.org.org.suspended or (caller.person is not None and caller.person.person.suspended):
             return Verdict("refuse", "suspended", "the account or the person is suspended", tier)
         floor, asking = chosen.amounts.floor, None
+        # A budget that asks is asked for all that an answer in one piece may cost; a stream asks in mid-stream.
+        streams = request.facts.stream and request.facts.shows_all
         for state in states:
-            if not state.refuses(floor) or state.claim.scope == _automatic(caller):
+            asks = state.claim.on_exceed == "ask" and not state.is_paused
+            if state.claim.scope == _automatic(caller):
                 continue
-            if state.claim.on_exceed == "ask" and not state.is_paused:
+            if asks and state.refuses(floor if streams else chosen.amounts.ceiling):
                 asking = asking or state
-                continue
-            return limit_verdict(caller, state, tier)
+            elif not asks and state.refuses(floor):
+                return limit_verdict(caller, state, tier)
         if asked.balance is None or asked.balance.available < floor or asked.balance.debt:
             return Verdict("refuse", "balance", "the balance does not cover what it costs at least", tier)
         if asking is not None:

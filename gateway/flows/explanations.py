@@ -15,7 +15,7 @@ from gateway.core.holds import Measure
 from gateway.core.money import Unit, money_object
 from gateway.core.quotes import Estimate, Tier
 from gateway.core.request_record import rfc3339
-from gateway.flows.account_refusals import find_budget, sees_figures
+from gateway.flows.account_refusals import find_budget, sees_figures, why_share
 from gateway.flows.accounts import Request
 from gateway.flows.callers import Caller
 from gateway.flows.limits import LimitState
@@ -38,7 +38,7 @@ def limit_verdict(caller: Caller, state: LimitState, tier: Tier) -> Verdict:
     if claim.measure is Measure.OPEN:
         return Verdict("refuse", "open_requests", f"{state.held} requests of this payer are open", tier)
     if claim.measure is Measure.SHARE:
-        return Verdict("refuse", "share", "what this payer's open requests hold is its share of the account", tier)
+        return Verdict("refuse", "share", why_share(state.held), tier)
     if state.is_paused:
         return Verdict("refuse", "budget", f"the budget {claim.budget_id} is paused until it is resumed", tier)
     if not sees_figures(caller, *_budget_of(caller, state)):

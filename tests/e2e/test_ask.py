@@ -194,6 +194,32 @@ def test_a_budget_that_asks_is_lifted_for_this_stream_and_still_counts_it(org: O
     assert refused.json()["reason"] == "budget"
 
 
+def test_an_answer_in_one_piece_is_not_cut_short_by_a_budget_that_asks(org: Org) -> None:
+    org.must("POST", "/api/persons", {"id": "otto"})
+    made = org.budget("0.0008", user="otto", window="month", on_exceed="ask")
+    wanted: dict[str, Any] = {"user": "otto", "max_tokens": 4_000, "headers": words_of(2_000)}
+    asked = org.chat(**wanted)
+    assert (asked.status_code, asked.json()["code"], asked.json()["reason"]) == (402, "approval_required", "budget")
+    question = {"model": "gpt-4o-mini", "max_output_tokens": 4_000, "input_tokens": 10}
+    told = org.must("POST", "/api/policies/explain", question, user="otto")
+    assert (told["decision"], told["rule"]) == ("ask", "budget")
+    path = asked.json()["quote"]["id"]
+    org.must("POST", f"/api/quotes/{path}/approve", {}, user="otto")
+    answer = org.chat(**{**wanted, "headers": words_of(2_000) | {"farebox-quote": path}})
+    assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] == 2_000
+    (budget,) = org.must("GET", "/api/budgets", user="otto")["data"]
+    assert budget["id"] == made["id"] and Decimal(budget["used"]["amount"]) > Decimal("0.0008")
+
+
+def test_where_a_limit_refuses_an_answer_in_one_piece_is_as_long_as_it_pays_for(org: Org) -> None:
+    org.must("POST", "/api/persons", {"id": "pia"})
+    org.budget("0.0008", user="pia", window="day")
+    org.budget("1.00", user="pia", window="month", on_exceed="ask")
+    answer = org.chat(user="pia", max_tokens=4_000, headers=words_of(2_000))
+    assert answer.status_code == 200, answer.text
+    assert 1_000 < answer.json()["usage"]["completion_tokens"] < 2_000
+
+
 def test_whoever_answers_on_an_open_socket_is_looked_at_anew(org: Org) -> None:
     quote = approved_quote(org, "erin", "0.010", 403)
     stream = Streamed(org, "erin", quote=quote, tokens=403)
