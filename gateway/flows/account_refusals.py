@@ -17,14 +17,14 @@ from gateway.core.errors import Conflict, Forbidden, NotFound, PaymentRequired, 
 from gateway.core.estimates import estimate_members
 from gateway.core.headers import header_value
 from gateway.core.holds import LimitHit, Measure, Refusal, Refused
-from gateway.core.money import Unit, money_object
+from gateway.core.money import NANOUSD_PER_USD, Unit, money_object
 from gateway.core.quotes import Estimate, Quote
 from gateway.core.request_record import rfc3339
 from gateway.core.terms import Amounts
 from gateway.flows.callers import Caller
 
-# A budget of which less than one part in so many is left is used up, however little a request may cost.
-_SPENT_PART = 100
+# A request of at most this part of a budget is an ordinary one, and less than a cent is nothing to keep open.
+_ORDINARY_PART, _CENT = 4, NANOUSD_PER_USD // 100
 
 
 class Quoting(Protocol):
@@ -149,10 +149,10 @@ def why_share(held: int) -> str:
 
 
 def is_spent(hit: LimitHit, floor: int) -> bool:
-    """Whether a budget itself is used up. A request that is larger than what is left proves nothing of it: whoever
-    sends one would pause the budget of everybody. Nor does what is only held: it may come back."""
+    """Whether a budget is used up: an ordinary request finds no room in it any more. A large one proves nothing:
+    whoever sends one would pause the budget of everybody. Nor does what is only held: it may come back."""
     left = hit.limit - hit.used
-    return left <= 0 or (left < floor and left * _SPENT_PART < hit.limit)
+    return left <= 0 or (left < floor and (left < _CENT or floor * _ORDINARY_PART <= hit.limit))
 
 
 def limit_object(caller: Caller, hit: LimitHit, now_ms: int, *, paused: bool) -> dict[str, Any]:

@@ -60,7 +60,9 @@ def test_policies_that_come_into_force_are_logged_at_start_by_signal_and_by_an_o
         assert by_hand["authenticated"] == "operator" and by_hand["actor"].startswith("key ak_")
         assert by_hand["after"]["files"], "which files there were"
         _margin(tmp_path, "nonsense")
-        assert "kept" in org.operate("POST", "/reload")["detail"]
+        proof = {"authorization": f"Bearer {org.operator_key}"}
+        refused = stack.http.post("/admin/api/reload", json={}, headers=proof)
+        assert refused.status_code == 409 and "kept" in refused.json()["detail"]
         assert len(org.operate("GET", "/audit")["data"]) == 3
         _margin(tmp_path, "1.2")
         stack.check_books()

@@ -149,12 +149,12 @@ async def _use_up(parts: Parts) -> None:
 
 
 async def test_a_request_that_is_larger_than_what_is_left_pauses_nothing(parts: Parts) -> None:
-    await parts.must("PUT", "/api/budgets", {"limit": usd("0.01"), "on_exceed": "pause"})
+    await parts.must("PUT", "/api/budgets", {"limit": usd("0.02"), "on_exceed": "pause"})
     for spent in (0, 5_000_000):
         if spent:
             await parts.spend(spent, user="bob", tokens=5_000)
         with pytest.raises(PaymentRequired) as refused:
-            await parts.place(user="alice", model="large", text="much to read, " * 60)
+            await parts.place(user="alice", model="large", text="much to read, " * 200)
         assert refused.value.code == "budget_exceeded" and refused.value.members["limit"]["state"] == "active"
         await parts.spend(1_000, user="bob")
     assert all(entry.action != "budget.pause" for entry in await parts.audited())
