@@ -11,8 +11,9 @@ PLAUSIBLE_RATIO = 1.25
 PLAUSIBLE_SLACK_TOKENS = 32
 # A block (text, a call of a tool) begins and ends with tokens that no text shows; a call takes up to fifty.
 PLAUSIBLE_SLACK_TOKENS_A_BLOCK = 32
-# An answer with so many bytes for each reported token is believed without counting: a token of English has four.
-BELIEVED_BYTES_A_TOKEN = 4
+# An answer with so many bytes for ten reported tokens is believed without counting: a token of English has 4.25, and
+# what may be reported beyond the count (the ratio above) leaves 3.4 of them.
+BELIEVED_BYTES_TEN_TOKENS = 34
 # What stands around the text, and bears no token: names, ids, the usage itself.
 ENVELOPE_BYTES = 256
 
@@ -25,5 +26,5 @@ def bears(visible_tokens: int, *, counted: int, blocks: int) -> bool:
 
 def is_believed(visible_tokens: int, size_bytes: int) -> bool:
     """Whether an answer of this size need not be counted."""
-    likely = visible_tokens * BELIEVED_BYTES_A_TOKEN <= size_bytes - ENVELOPE_BYTES
+    likely = visible_tokens * BELIEVED_BYTES_TEN_TOKENS <= (size_bytes - ENVELOPE_BYTES) * 10
     return likely or visible_tokens <= PLAUSIBLE_SLACK_TOKENS
