@@ -6,7 +6,7 @@ Choosing claims is pure; the ledger checks and reserves them all in the step tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -234,8 +234,3 @@ def _next_rule(definition: BudgetDefinition, now_ms: int) -> dict[str, Any]:
     if not later:
         return {}
     return {"next": {"window": later[0].window, "period": later[0].period, "from": rfc3339(later[0].from_ms)}}
-
-
-def scope_of_facts(names: Iterable[str], facts: BudgetFacts) -> Scope:
-    """The scope that names these members of a request."""
-    return Scope(org=facts.org_id, **{name: facts.of(name) for name in names})

@@ -67,12 +67,6 @@ def amount_of(picousd: int, *, margin_ppm: int, unit: Unit, rate: Rate) -> int:
     return ceil_div(picousd * times, per)
 
 
-def picousd_bought(amount: int, *, margin_ppm: int, unit: Unit, rate: Rate) -> int:
-    """The greatest price in picousd, before margin, whose amount is at most `amount`: the inverse of `amount_of`."""
-    times, per = amount_ratio(margin_ppm=margin_ppm, unit=unit, rate=rate)
-    return amount * per // times
-
-
 def usd_string(nanousd: int) -> str:
     """A decimal string of USD with no trailing zeros beyond cents: 1_234_000 -> "0.001234", 10**9 -> "1.00"."""
     sign = "-" if nanousd < 0 else ""

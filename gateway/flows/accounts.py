@@ -39,7 +39,6 @@ from gateway.ports import Ledger, System
 
 # Each thing that can be mended once, and some more for races. An allowance that is used up takes none of them.
 PLACE_ATTEMPTS = 8
-QUOTE_TAIL = 26
 _TOO_LITTLE = frozenset({Refusal.LIMIT, Refusal.INSUFFICIENT})
 
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from gateway.core.credentials import AppKey, IdentityToken, L402Credential, parse_credential
 from gateway.core.directory import Key, Permission, Principal
-from gateway.core.errors import Forbidden, InvalidKey, InvalidRequest, NotFound
+from gateway.core.errors import Forbidden, InvalidKey, InvalidRequest
 from gateway.core.ids import account_id, org_of_account
 from gateway.core.key_scopes import admits_address
 from gateway.core.person_headers import person_headers
@@ -147,11 +147,6 @@ class Api:
             return await act(body), True
 
         return await once(self.records, request, payer_of(principal), raw, acted, status=status)
-
-    async def person_must_exist(self, principal: Principal) -> None:
-        """Errors: NotFound where nobody has named this person yet."""
-        if principal.person_id and await self.directory.find_person(principal.org_id, principal.person_id) is None:
-            raise NotFound("there is no such person", param="farebox-user")
 
 
 def payer_of(principal: Principal) -> str:
